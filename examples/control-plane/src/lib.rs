@@ -1,0 +1,1 @@
+//! The control-plane program: signing service and configuration for the mesh

@@ -1,0 +1,1 @@
+//! A proxy of one's own in under sixty lines

@@ -1,0 +1,1 @@
+//! Towpath layers inside an axum application

@@ -1,0 +1,1 @@
+//! All four deployments as real processes from one command

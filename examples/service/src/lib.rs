@@ -1,0 +1,1 @@
+//! A small HTTP application that calls others, for demonstrations and tests

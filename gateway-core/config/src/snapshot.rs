@@ -1,0 +1,103 @@
+//! What a process of one role has to do, with every reference resolved. Immutable: a change makes a new one.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use serde::Serialize;
+use serde_json::Value;
+use towpath_auth::AuthorizationPolicies;
+use towpath_gateway_core::{Backend, SpiffeId, TrustDomain};
+use towpath_mesh_mtls::MtlsMode;
+use towpath_routing::{self as routing, Hostname};
+
+use crate::{Problem, Scenario};
+
+/// The compiled configuration of one process.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The word that decides the shape of everything.
+    pub scenario: Scenario,
+    /// What is mesh-wide.
+    pub mesh: MeshSettings,
+    /// The identity that this process's workload has by the resources, if its workload is known.
+    pub identity: Option<SpiffeId>,
+    /// Sockets and what is behind each. Addresses are unique.
+    pub listeners: Vec<Listener>,
+    /// Every finding, worst first, then by file and line.
+    pub problems: Vec<Problem>,
+    /// Objects with their status, in Kubernetes form (`apiVersion`, `kind`, `metadata`, `status`).
+    pub status: Vec<Value>,
+    /// Hops from this process that nothing protects and that leave the pod.
+    pub plaintext_hops: Vec<PlaintextHop>,
+}
+
+/// What the `Mesh` resource says.
+#[derive(Debug, Clone)]
+pub struct MeshSettings {
+    /// Trust domain of the mesh.
+    pub trust_domain: TrustDomain,
+    /// Namespace whose policies hold everywhere.
+    pub root_namespace: Arc<str>,
+}
+
+/// One socket.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// Name for logs and metrics: `namespace/gateway:port`, `outbound:namespace/service:port`, `inbound:port`.
+    pub name: Arc<str>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What it does.
+    pub duty: Duty,
+}
+
+/// What a socket is for.
+#[derive(Debug, Clone)]
+pub enum Duty {
+    /// North-south: takes requests from outside, at a gateway or an ingress.
+    Edge {
+        /// Certificates by host name; empty: plaintext.
+        certificates: Vec<EdgeCertificate>,
+        /// Listeners that share the socket, with their routes.
+        routes: Vec<routing::Listener>,
+    },
+    /// East-west, towards the application of this sidecar.
+    Inbound {
+        /// The port as policies name it.
+        port: u16,
+        /// What is accepted.
+        mode: MtlsMode,
+        /// Who may do what.
+        authorization: AuthorizationPolicies,
+        /// The application.
+        app: Arc<Backend>,
+    },
+    /// East-west, from the application of this sidecar to a service.
+    Outbound {
+        /// One listener with the routes of the service.
+        routes: Vec<routing::Listener>,
+    },
+}
+
+/// A certificate that an edge listener shows.
+#[derive(Debug, Clone)]
+pub struct EdgeCertificate {
+    /// Server names it is for.
+    pub hostname: Hostname,
+    /// Leaf first.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Its key.
+    pub key: Arc<PrivateKeyDer<'static>>,
+}
+
+/// A hop that nothing protects.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+pub struct PlaintextHop {
+    /// Listener at which requests for it arrive.
+    pub from: Arc<str>,
+    /// Backend they are sent to.
+    pub to: Arc<str>,
+    /// Why it is not protected.
+    pub why: String,
+}

@@ -1,0 +1,1 @@
+//! The central plane: signing service and distribution of configuration

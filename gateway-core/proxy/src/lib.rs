@@ -1,0 +1,1 @@
+//! The life of a proxy process: command line, configuration, identity, workers, listeners, drain

@@ -1,0 +1,61 @@
+//! What came in: the facts of one accepted (or one opened) connection.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::SpiffeId;
+
+/// A transport connection and what was proved about its other side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    /// Address of the other side.
+    pub peer: SocketAddr,
+    /// Address of our side.
+    pub local: SocketAddr,
+    /// What TLS established; `None` on plaintext.
+    pub tls: Option<TlsFacts>,
+}
+
+impl Connection {
+    /// A plaintext connection.
+    pub fn plaintext(peer: SocketAddr, local: SocketAddr) -> Self {
+        Self { peer, local, tls: None }
+    }
+
+    /// The identity that the other side proved with its certificate, if it did.
+    pub fn identity(&self) -> Option<&SpiffeId> {
+        self.tls.as_ref()?.identity.as_ref()
+    }
+}
+
+/// What a TLS handshake established.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFacts {
+    /// Protocol version.
+    pub version: TlsVersion,
+    /// Server name that the client asked for (RFC 6066 section 3).
+    pub server_name: Option<Arc<str>>,
+    /// Application protocol agreed on (RFC 7301).
+    pub alpn: Option<Arc<str>>,
+    /// Verified SPIFFE id of the other side.
+    pub identity: Option<SpiffeId>,
+}
+
+/// A TLS protocol version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246).
+    Tls12,
+    /// TLS 1.3 (RFC 8446).
+    Tls13,
+}
+
+impl TlsVersion {
+    /// The name as logs show it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tls12 => "TLSv1.2",
+            Self::Tls13 => "TLSv1.3",
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The vocabulary that every Towpath crate speaks. It holds no I/O and decides nothing about a request:
+//! it names what layers read, what they write and how they blame.
+//!
+//! | type | what it is |
+//! |---|---|
+//! | [`Context`] | one record per request; the only entry the workspace puts into request extensions |
+//! | [`Connection`] | what came in: peer, local address, verified identity, TLS facts |
+//! | [`Endpoint`], [`Backend`] | what goes out: where, as whom, how |
+//! | [`Fault`], [`Reason`] | why a request ended early, who is to blame, may it be tried again |
+//! | [`Policy`], [`Policies`] | a layer's settings as a route carries them |
+//! | [`Live`] | data that configuration swaps while requests run |
+//! | [`Body`], [`HttpService`] | the body and the one boxed seam between parts of a stack |
+//!
+//! Layers refuse by returning `Err(Fault)`; [`RescueLayer`] turns a fault into the response that its reason asks for.
+
+mod attempt;
+mod body;
+mod connection;
+mod consumer;
+mod context;
+mod endpoint;
+mod fault;
+mod identity;
+mod io;
+mod live;
+mod load;
+mod policy;
+mod rescue;
+mod route;
+mod seam;
+mod sync;
+mod trace;
+
+pub use attempt::{Attempt, Outcome};
+pub use body::{Body, BodyError};
+pub use connection::{Connection, TlsFacts, TlsVersion};
+pub use consumer::Consumer;
+pub use context::{Context, Decision, SlotTaken};
+pub use endpoint::{Backend, Balance, Endpoint, Locality, Protocol, Transport, Workload};
+pub use fault::{Blame, Fault, GrpcCode, Reason, Replay};
+pub use identity::{InvalidSpiffeId, SpiffeId, TrustDomain};
+pub use io::{Accepted, BoxIo, Connected, Io, Prefixed};
+pub use live::Live;
+pub use load::{InFlight, Load};
+pub use policy::{Policies, PoliciesBuilder, Policy};
+pub use rescue::{Rescue, RescueFuture, RescueLayer};
+pub use route::RouteName;
+pub use seam::{HttpService, Request, Response};
+pub use trace::{SpanId, TraceContext, TraceId};

@@ -1,0 +1,1 @@
+//! The embedded certificate authority of the mesh, its CSR service and client

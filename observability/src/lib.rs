@@ -1,0 +1,1 @@
+//! The request record, access log, metrics and admin endpoints
