@@ -8,7 +8,7 @@ use std::task::{Context as Task, Poll};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::Connection;
+use crate::{Connection, Endpoint, Protocol};
 
 /// Anything that carries bytes both ways.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -27,7 +27,17 @@ pub struct Accepted {
     pub connection: Connection,
 }
 
-/// A connection on its way out. The connect stack is a tower stack of `Service<Arc<Endpoint>, Response = Connected>`.
+/// What a connection is wanted for. The connect stack is a tower stack of
+/// `Service<Destination, Response = Connected, Error = Fault>`.
+#[derive(Debug, Clone)]
+pub struct Destination {
+    /// Where to, and who must answer.
+    pub endpoint: Arc<Endpoint>,
+    /// How requests will be framed on it. Under TLS this is the one application protocol offered.
+    pub protocol: Protocol,
+}
+
+/// A connection on its way out.
 pub struct Connected {
     /// The byte stream, ready for the first byte of the request.
     pub io: BoxIo,

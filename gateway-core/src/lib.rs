@@ -39,7 +39,7 @@ pub use context::{Context, Decision, SlotTaken};
 pub use endpoint::{Backend, Balance, Endpoint, Locality, Protocol, Transport, Workload};
 pub use fault::{Blame, Fault, GrpcCode, Reason, Replay};
 pub use identity::{InvalidSpiffeId, SpiffeId, TrustDomain};
-pub use io::{Accepted, BoxIo, Connected, Io, Prefixed};
+pub use io::{Accepted, BoxIo, Connected, Destination, Io, Prefixed};
 pub use live::Live;
 pub use load::{InFlight, Load};
 pub use policy::{Policies, PoliciesBuilder, Policy};
