@@ -1,0 +1,172 @@
+//! What a workload proves its identity with: a certificate chain, its private key, and the roots it trusts in turn.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::client::danger::ServerCertVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use towpath_gateway_core::SpiffeId;
+
+use crate::tls::{self, Settings};
+use crate::verifier::{VerifyClient, VerifyServer};
+use crate::{CredentialError, Svid, TrustBundle};
+
+/// A checked credential. Clones share it; the private key cannot be read back.
+///
+/// Making one checks it in the very way in which peers of the same bundle will check it, and builds the TLS settings,
+/// so that putting it in use (see [`Identity::store`](crate::Identity::store)) cannot fail.
+#[derive(Clone)]
+pub struct Credential(Arc<Parts>);
+
+struct Parts {
+    svid: Svid,
+    key: Arc<CertifiedKey>,
+    bundle: TrustBundle,
+    settings: Settings,
+}
+
+impl Credential {
+    /// A credential that is valid now. `chain` begins with the workload's own certificate.
+    pub fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        bundle: TrustBundle,
+    ) -> Result<Self, CredentialError> {
+        Self::new_at(chain, key, bundle, SystemTime::now())
+    }
+
+    /// A credential that is valid at `now`.
+    pub fn new_at(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        bundle: TrustBundle,
+        now: SystemTime,
+    ) -> Result<Self, CredentialError> {
+        let svid = Svid::read(chain.first().ok_or(CredentialError::NoCertificate)?)?;
+        check_facts(&svid, &bundle, now)?;
+        let key = Arc::new(certified(chain, key)?);
+        let client =
+            VerifyClient::new(bundle.clone()).map_err(|why| CredentialError::Tls(why.to_string()))?;
+        let server = VerifyServer::new(bundle.clone());
+        check_chain(&key.cert, &client, &server, now)?;
+        let settings = Settings::new(Arc::clone(&key), Arc::new(client), Arc::new(server))?;
+        Ok(Self(Arc::new(Parts { svid, key, bundle, settings })))
+    }
+
+    /// A credential from two PEM texts. Of several keys in `key`, the first counts.
+    pub fn from_pem(chain: &[u8], key: &[u8], bundle: TrustBundle) -> Result<Self, CredentialError> {
+        Self::new(read_chain(chain)?, read_key(key)?, bundle)
+    }
+
+    /// The workload's SPIFFE id.
+    pub fn id(&self) -> &SpiffeId {
+        &self.0.svid.id
+    }
+
+    /// When it began to be valid.
+    pub fn not_before(&self) -> SystemTime {
+        self.0.svid.not_before
+    }
+
+    /// The last moment at which it is valid.
+    pub fn not_after(&self) -> SystemTime {
+        self.0.svid.not_after
+    }
+
+    /// The certificates, the workload's own first.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.0.key.cert
+    }
+
+    /// The roots that peers are checked against.
+    pub fn bundle(&self) -> &TrustBundle {
+        &self.0.bundle
+    }
+
+    /// When to ask for the next one: at half of its life, so that an issuer may be away for the other half.
+    pub fn renew_at(&self) -> SystemTime {
+        let life = self.not_after().duration_since(self.not_before()).unwrap_or_default();
+        self.not_before() + life / 2
+    }
+
+    /// Whether handshakes may use it at `now`.
+    pub fn is_valid_at(&self, now: SystemTime) -> bool {
+        self.0.svid.is_valid_at(now)
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential")
+            .field("id", self.id())
+            .field("not_after", &self.not_after())
+            .field("bundle", self.bundle().domain())
+            .finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn read_chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, CredentialError> {
+    CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(CredentialError::Pem)
+}
+
+pub(crate) fn read_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, CredentialError> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|why| match why {
+        rustls_pki_types::pem::Error::NoItemsFound => CredentialError::NoKey,
+        other => CredentialError::Pem(other),
+    })
+}
+
+/// What can be said without cryptography.
+fn check_facts(svid: &Svid, bundle: &TrustBundle, now: SystemTime) -> Result<(), CredentialError> {
+    let id = svid.id.clone();
+    if !bundle.covers(&id) {
+        return Err(CredentialError::TrustDomain { id, domain: bundle.domain().clone() });
+    }
+    if !(svid.client_auth && svid.server_auth) {
+        return Err(CredentialError::Purpose);
+    }
+    if svid.is_expired_at(now) {
+        return Err(CredentialError::Expired { id, not_after: svid.not_after });
+    }
+    if !svid.is_valid_at(now) {
+        return Err(CredentialError::NotYetValid { id, not_before: svid.not_before });
+    }
+    Ok(())
+}
+
+fn certified(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<CertifiedKey, CredentialError> {
+    let key = tls::provider().key_provider.load_private_key(key).map_err(CredentialError::Key)?;
+    let certified = CertifiedKey::new(chain, key);
+    match certified.keys_match() {
+        Ok(()) => Ok(certified),
+        Err(rustls::Error::InconsistentKeys(_)) => Err(CredentialError::KeyMismatch),
+        Err(why) => Err(CredentialError::Chain(why)),
+    }
+}
+
+/// Asks what peers will ask, on both sides of TLS.
+fn check_chain(
+    chain: &[CertificateDer<'_>],
+    client: &VerifyClient,
+    server: &VerifyServer,
+    now: SystemTime,
+) -> Result<(), CredentialError> {
+    let (leaf, intermediates) = chain.split_first().ok_or(CredentialError::NoCertificate)?;
+    let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
+    // The verifier is asked without a name in mind: it ignores it.
+    let any = ServerName::IpAddress(std::net::Ipv4Addr::LOCALHOST.into());
+    client.verify_client_cert(leaf, intermediates, now).map_err(CredentialError::Chain)?;
+    server.verify_server_cert(leaf, intermediates, &any, &[], now).map_err(CredentialError::Chain)?;
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! The identity of this workload as its layers hold it: a handle whose credential is swapped while connections live.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+use towpath_gateway_core::{Live, SpiffeId};
+
+use crate::Credential;
+
+/// A handle to the credential in use. Clones share it; reading it takes no lock.
+///
+/// Without a valid credential every handshake is refused: nothing falls back to plaintext.
+#[derive(Clone)]
+pub struct Identity(Arc<Shared>);
+
+struct Shared {
+    current: Live<Option<Credential>>,
+    stored: watch::Sender<()>,
+}
+
+impl Identity {
+    /// An identity that has no credential yet.
+    pub fn pending() -> Self {
+        Self::holding(None)
+    }
+
+    /// An identity with this credential.
+    pub fn new(credential: Credential) -> Self {
+        Self::holding(Some(credential))
+    }
+
+    fn holding(credential: Option<Credential>) -> Self {
+        Self(Arc::new(Shared { current: Live::new(credential), stored: watch::Sender::new(()) }))
+    }
+
+    /// Uses `credential` for every handshake that begins from now on. Open connections live on, and sessions that
+    /// began with an older credential are not resumed.
+    pub fn store(&self, credential: Credential) {
+        self.0.current.store(Some(credential));
+        self.0.stored.send_replace(());
+    }
+
+    /// The credential in use, be it valid or not.
+    pub fn credential(&self) -> Option<Credential> {
+        self.0.current.load().as_ref().clone()
+    }
+
+    /// The workload's SPIFFE id.
+    pub fn id(&self) -> Option<SpiffeId> {
+        self.credential().map(|credential| credential.id().clone())
+    }
+
+    /// The last moment at which the credential is valid.
+    pub fn not_after(&self) -> Option<SystemTime> {
+        self.credential().map(|credential| credential.not_after())
+    }
+
+    /// Whether there is a credential that is valid at `now`.
+    pub fn is_ready(&self, now: SystemTime) -> bool {
+        self.valid_at(now).is_ok()
+    }
+
+    /// Waits for the next [`Identity::store`]. The wait begins with the call, not with the first poll: to lose no
+    /// change, call this, then look at the credential, then await.
+    pub fn changed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut stored = self.0.stored.subscribe();
+        let shared = Arc::clone(&self.0);
+        async move {
+            // `shared` keeps the sender alive, so this cannot fail.
+            let _ = stored.changed().await;
+            drop(shared);
+        }
+    }
+
+    /// Waits until a credential is there that is valid at the time. For readiness.
+    pub async fn ready(&self) {
+        loop {
+            let changed = self.changed();
+            if self.is_ready(SystemTime::now()) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// The credential that a handshake at `now` may use.
+    pub(crate) fn valid_at(&self, now: SystemTime) -> Result<Credential, Unready> {
+        match self.credential() {
+            Some(credential) if credential.is_valid_at(now) => Ok(credential),
+            Some(_) => Err(Unready::Expired),
+            None => Err(Unready::Pending),
+        }
+    }
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Identity").field(&self.credential()).finish()
+    }
+}
+
+/// Why no handshake can be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unready {
+    #[error("this workload has no credential yet; see whether its issuer can be reached")]
+    Pending,
+    #[error("this workload's credential is not valid now; see why it was not renewed, and the clock")]
+    Expired,
+}

@@ -1,0 +1,81 @@
+//! The decision about a peer's certificate, beyond the signatures: what it says, of which domain, for which side, when.
+
+use std::time::SystemTime;
+
+use rustls_pki_types::CertificateDer;
+use towpath_gateway_core::{SpiffeId, TrustDomain};
+
+use crate::{InvalidSvid, Svid, TrustBundle, moment};
+
+/// Which side of TLS the peer is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Client,
+    Server,
+}
+
+/// Why a peer's certificate does not identify it here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPeer {
+    /// The peer sent no certificate.
+    #[error("the peer sent no certificate; it is not in the mesh, or its mTLS mode is off")]
+    NoCertificate,
+    /// Its certificate is not an X509-SVID.
+    #[error("the peer's certificate does not identify a workload: {0}")]
+    Svid(#[from] InvalidSvid),
+    /// Its id is of a trust domain that our roots do not vouch for.
+    #[error("the peer is {id}, outside of the trust domain {domain}")]
+    TrustDomain {
+        /// The peer's id.
+        id: SpiffeId,
+        /// Our trust domain.
+        domain: TrustDomain,
+    },
+    /// Its extended key usage does not allow this side of TLS.
+    #[error("the certificate of {id} lacks the extended key usage {usage}")]
+    Purpose {
+        /// The peer's id.
+        id: SpiffeId,
+        /// `clientAuth` or `serverAuth`.
+        usage: &'static str,
+    },
+    /// Its certificate is not valid now. A resumed session, which TLS itself does not check again, ends here too.
+    #[error("the certificate of {id} is valid from {} to {} only", moment::utc(*.not_before), moment::utc(*.not_after))]
+    Validity {
+        /// The peer's id.
+        id: SpiffeId,
+        /// Its first valid moment.
+        not_before: SystemTime,
+        /// Its last valid moment.
+        not_after: SystemTime,
+    },
+}
+
+/// The identity of the peer that sent `chain` (leaf first), if the certificate may stand for it at `now`. That a root
+/// of `bundle` signed it must have been checked in the handshake.
+pub(crate) fn decide(
+    chain: &[CertificateDer<'_>],
+    side: Side,
+    bundle: &TrustBundle,
+    now: SystemTime,
+) -> Result<SpiffeId, InvalidPeer> {
+    let svid = Svid::read(chain.first().ok_or(InvalidPeer::NoCertificate)?)?;
+    let (allowed, usage) = match side {
+        Side::Client => (svid.client_auth, "clientAuth"),
+        Side::Server => (svid.server_auth, "serverAuth"),
+    };
+    if !bundle.covers(&svid.id) {
+        return Err(InvalidPeer::TrustDomain { id: svid.id, domain: bundle.domain().clone() });
+    }
+    if !allowed {
+        return Err(InvalidPeer::Purpose { id: svid.id, usage });
+    }
+    if !svid.is_valid_at(now) {
+        return Err(InvalidPeer::Validity {
+            id: svid.id,
+            not_before: svid.not_before,
+            not_after: svid.not_after,
+        });
+    }
+    Ok(svid.id)
+}

@@ -1,0 +1,70 @@
+//! The TLS settings of a credential: built once when it is made, shared by every handshake that uses it.
+
+use std::sync::{Arc, LazyLock};
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, ServerConfig};
+use towpath_gateway_core::Protocol;
+
+use crate::CredentialError;
+use crate::verifier::{VerifyClient, VerifyServer};
+
+// A server of rustls refuses a client none of whose protocols it lists, and sidecars of Istio offer its own names: so
+// they are listed, after the standard ones because peers read the version from those. `istio-peer-exchange` is left
+// out: it would oblige us to speak its prologue.
+const ACCEPTED: [&str; 5] = ["h2", "http/1.1", "istio", "istio-h2", "istio-http/1.1"];
+// Istio's PERMISSIVE mode takes TLS for mesh mTLS only if one of its own names is offered.
+const OFFERED_HTTP1: [&str; 2] = ["istio-http/1.1", "http/1.1"];
+const OFFERED_HTTP2: [&str; 2] = ["istio-h2", "h2"];
+
+/// The cryptography of this crate, never the process-wide default.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+    Arc::clone(&PROVIDER)
+}
+
+/// The settings for both sides. Session stores belong to them: a new credential resumes no session of an older one.
+pub(crate) struct Settings {
+    pub(crate) server: Arc<ServerConfig>,
+    http1: Arc<ClientConfig>,
+    http2: Arc<ClientConfig>,
+}
+
+impl Settings {
+    pub(crate) fn new(
+        key: Arc<CertifiedKey>,
+        client_verifier: Arc<VerifyClient>,
+        server_verifier: Arc<VerifyServer>,
+    ) -> Result<Self, CredentialError> {
+        let resolver = Arc::new(SingleCertAndKey::from(key));
+        let mut server = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|why| CredentialError::Tls(why.to_string()))?
+            .with_client_cert_verifier(client_verifier)
+            .with_cert_resolver(resolver.clone());
+        server.alpn_protocols = names(&ACCEPTED);
+        let mut http1 = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|why| CredentialError::Tls(why.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(server_verifier)
+            .with_client_cert_resolver(resolver);
+        let mut http2 = http1.clone();
+        http1.alpn_protocols = names(&OFFERED_HTTP1);
+        http2.alpn_protocols = names(&OFFERED_HTTP2);
+        Ok(Self { server: Arc::new(server), http1: Arc::new(http1), http2: Arc::new(http2) })
+    }
+
+    pub(crate) fn client(&self, protocol: Protocol) -> Arc<ClientConfig> {
+        match protocol {
+            Protocol::Http1 => Arc::clone(&self.http1),
+            Protocol::Http2 => Arc::clone(&self.http2),
+        }
+    }
+}
+
+fn names(names: &[&str]) -> Vec<Vec<u8>> {
+    names.iter().map(|name| name.as_bytes().to_vec()).collect()
+}
