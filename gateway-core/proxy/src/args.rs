@@ -1,0 +1,191 @@
+//! The common command line of `gateway`, `ingress` and `sidecar`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use towpath_config::{InboundPort, ObjectName, PortMap};
+
+/// What was asked for.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Without a command word, `run` is meant."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: Option<RunArgs>,
+}
+
+impl Cli {
+    /// The command, `run` where no word was given.
+    pub(crate) fn into_command(self) -> Option<Command> {
+        self.command.or(self.run.map(Command::Run))
+    }
+}
+
+/// The command words.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve traffic until SIGTERM or Ctrl-C
+    Run(RunArgs),
+    /// Report every problem of the configuration at once; exits non-zero if there is an error
+    Check(CheckArgs),
+}
+
+/// What `run` takes.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) compile: CompileArgs,
+    /// Address of the admin endpoints /ready, /live, /metrics and /config; without it none are served
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) admin: Option<SocketAddr>,
+    /// File that is kept current with the status of every object (a JSON list)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) status_file: Option<PathBuf>,
+    /// Join token for the control plane, as `control-plane token` prints it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) join_token: Option<PathBuf>,
+    /// Worker threads, each with sockets, connections and stacks of its own [default: one per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) workers: Option<u16>,
+    /// Access log: `stdout`, `off`, or a file
+    #[arg(long, value_name = "WHERE", default_value = "stdout")]
+    pub(crate) access_log: String,
+    /// Seconds that requests in flight get to finish after SIGTERM
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(crate) drain: u64,
+}
+
+/// What `check` takes.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) compile: CompileArgs,
+    /// Form of the report
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+/// What decides how resources are compiled.
+#[derive(Debug, Args)]
+pub(crate) struct CompileArgs {
+    /// File or directory of resources, or `plane=ADDR` to take them from the control plane; may be repeated
+    #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
+    pub(crate) config: Vec<ConfigPath>,
+    /// Where listeners really listen: NAMESPACE/GATEWAY:PORT=ADDR:PORT,… (NAMESPACE/SERVICE:PORT=… for outbound ones)
+    #[arg(long, value_name = "MAP")]
+    pub(crate) port_map: Option<PortMap>,
+    /// Take only Gateways whose class names this controller [default: every class is ours]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) controller_name: Option<String>,
+    /// The workload that this process is part of
+    #[arg(long, value_name = "NS/POD")]
+    pub(crate) workload: Option<ObjectName>,
+    /// Ports taken in for the application (sidecar): PORT=LISTEN>APP, for instance 9080=10.0.0.5:15006>127.0.0.1:9080
+    #[arg(long, value_name = "PORT=LISTEN>APP", value_delimiter = ',')]
+    pub(crate) inbound: Vec<InboundPort>,
+    /// Credential of the workload: a directory with tls.crt, tls.key and ca.crt, or `plane=ADDR`
+    #[arg(long, value_name = "DIR|plane=ADDR")]
+    pub(crate) identity: Option<IdentitySource>,
+}
+
+/// Form of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// One line a finding
+    Text,
+    /// One JSON object and nothing else
+    Json,
+}
+
+/// Where resources come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ConfigPath {
+    Path(PathBuf),
+    Plane(SocketAddr),
+}
+
+impl FromStr for ConfigPath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        plane(text).map_or_else(|| Ok(Self::Path(text.into())), |plane| plane.map(Self::Plane))
+    }
+}
+
+/// Where the credential comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum IdentitySource {
+    Directory(PathBuf),
+    Plane(SocketAddr),
+}
+
+impl FromStr for IdentitySource {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        plane(text).map_or_else(|| Ok(Self::Directory(text.into())), |plane| plane.map(Self::Plane))
+    }
+}
+
+fn plane(text: &str) -> Option<Result<SocketAddr, String>> {
+    let address = text.strip_prefix("plane=")?;
+    Some(address.parse().map_err(|_| format!("`{address}` is not an address and port, such as 127.0.0.1:15012")))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(std::iter::once("gateway").chain(line.split_whitespace()))
+            .map(|cli| cli.into_command().expect("a command or an error"))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_is_meant_where_no_word_is_given() {
+        for line in ["--config a --config b", "run --config a --config b"] {
+            let Command::Run(args) = parse(line).unwrap() else { panic!("{line} is not run") };
+            assert_eq!(args.compile.config, [ConfigPath::Path("a".into()), ConfigPath::Path("b".into())]);
+        }
+    }
+
+    #[test]
+    fn the_control_plane_is_a_source_of_resources_and_of_identity() {
+        let line = "--config plane=127.0.0.1:15012 --identity plane=127.0.0.1:15012 --join-token t";
+        let Command::Run(args) = parse(line).unwrap() else { panic!("not run") };
+        let plane = "127.0.0.1:15012".parse().unwrap();
+        assert_eq!(args.compile.config, [ConfigPath::Plane(plane)]);
+        assert_eq!(args.compile.identity, Some(IdentitySource::Plane(plane)));
+    }
+
+    #[test]
+    fn a_bad_flag_says_what_it_should_be() {
+        for (line, says) in [
+            ("", "--config"),
+            ("--config a --port-map x", "NAMESPACE/NAME:PORT=ADDRESS:PORT"),
+            ("--config a --workload x", "NAMESPACE/NAME"),
+            ("--config a --inbound 80", "PORT=LISTEN>APP"),
+            ("--config a --identity plane=x", "127.0.0.1:15012"),
+            ("--config a --nonsense", "--nonsense"),
+            ("check", "--config"),
+        ] {
+            let error = parse(line).unwrap_err().to_string();
+            assert!(error.contains(says), "{line}: {error}");
+        }
+    }
+}
