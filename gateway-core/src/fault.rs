@@ -207,13 +207,22 @@ pub struct Fault {
     detail: Cow<'static, str>,
     policy: Option<Arc<str>>,
     retry_after: Option<Duration>,
+    challenge: Option<&'static str>,
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 impl Fault {
     /// A fault with nothing but its reason.
     pub fn new(reason: Reason) -> Self {
-        Self { reason, replay: reason.replay(), detail: Cow::Borrowed(""), policy: None, retry_after: None, source: None }
+        Self {
+            reason,
+            replay: reason.replay(),
+            detail: Cow::Borrowed(""),
+            policy: None,
+            retry_after: None,
+            challenge: None,
+            source: None,
+        }
     }
 
     /// Adds a sentence for the log. Clients never see it.
@@ -234,6 +243,14 @@ impl Fault {
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
+        self
+    }
+
+    /// Tells the client how to prove who it is (`WWW-Authenticate`, RFC 9110 section 11.6.1): visible ASCII, such as
+    /// `Bearer`. A 401 has to carry one.
+    #[must_use]
+    pub fn with_challenge(mut self, challenge: &'static str) -> Self {
+        self.challenge = Some(challenge);
         self
     }
 
@@ -274,6 +291,11 @@ impl Fault {
     /// When to come back.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
+    }
+
+    /// How to prove who one is.
+    pub fn challenge(&self) -> Option<&'static str> {
+        self.challenge
     }
 }
 

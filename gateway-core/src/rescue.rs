@@ -12,7 +12,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context as Task, Poll, ready};
 
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
@@ -133,6 +133,9 @@ fn respond(fault: &Fault, grpc: bool) -> Response<Body> {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     }
+    if let Some(Ok(challenge)) = fault.challenge().map(HeaderValue::from_str) {
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    }
     response
 }
 
@@ -207,6 +210,13 @@ mod tests {
         let fault = Fault::new(Reason::RateLimited).with_retry_after(Duration::from_millis(1200));
         let (response, _) = rescued(fault, "text/plain").await;
         assert_eq!(response.headers()[RETRY_AFTER], "2");
+    }
+
+    #[tokio::test]
+    async fn a_challenge_tells_how_to_authenticate() {
+        let fault = Fault::new(Reason::CredentialMissing).with_challenge("Bearer");
+        let (response, _) = rescued(fault, "text/plain").await;
+        assert_eq!(response.headers()[WWW_AUTHENTICATE], "Bearer");
     }
 
     #[tokio::test]
