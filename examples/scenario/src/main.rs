@@ -1,1 +1,7 @@
-fn main() {}
+//! The `scenario` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    towpath_scenario::run(std::env::args_os())
+}

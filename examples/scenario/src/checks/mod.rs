@@ -2,10 +2,11 @@
 
 mod passes;
 mod refusals;
-mod sockets;
+pub(crate) mod sockets;
 mod streams;
 mod wire;
 
+pub(crate) use sockets::Socket;
 use serde::Serialize;
 
 use crate::client::{Client, Failure};
