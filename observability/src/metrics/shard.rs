@@ -1,0 +1,132 @@
+//! What one worker counts.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use towpath_gateway_core::{Fault, RouteName};
+
+use super::series::{RefusalKey, RequestKey, Requests};
+use crate::AccessLog;
+use crate::record::End;
+use crate::recorder::Origin;
+
+/// One worker's part of the metrics. Clones count together: give each worker a shard of its own
+/// ([`Metrics::shard`](crate::Metrics::shard)), so that no two workers ever meet at one.
+#[derive(Clone)]
+pub struct MetricsShard(Arc<Parts>);
+
+struct Parts {
+    shared: Arc<Shared>,
+    // Only the shard's worker takes these locks; a scrape reads the lists in `shared`.
+    requests: Mutex<HashMap<RequestKey, Arc<Requests>>>,
+    refusals: Mutex<HashMap<RefusalKey, Arc<AtomicU64>>>,
+}
+
+/// Every series of every shard. A worker comes here only when it opens a new series.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    pub(crate) requests: List<RequestKey, Requests>,
+    pub(crate) refusals: List<RefusalKey, AtomicU64>,
+    logs: Mutex<Vec<Arc<AtomicU64>>>,
+}
+
+/// A list of series that only grows.
+#[derive(Debug)]
+pub(crate) struct List<K, V>(Mutex<Vec<(K, Arc<V>)>>);
+
+impl<K, V> Default for List<K, V> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Clone, V: Default> List<K, V> {
+    fn open(&self, key: &K) -> Arc<V> {
+        let series = Arc::new(V::default());
+        lock(&self.0).push((key.clone(), series.clone()));
+        series
+    }
+
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&K, &V)) {
+        lock(&self.0).iter().for_each(|(key, series)| visit(key, series));
+    }
+}
+
+impl Shared {
+    /// Access log lines that were dropped, in all logs that are watched.
+    pub(crate) fn dropped_lines(&self) -> u64 {
+        lock(&self.logs).iter().map(|log| log.load(Ordering::Relaxed)).sum()
+    }
+}
+
+impl MetricsShard {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        Self(Arc::new(Parts {
+            shared: shared.clone(),
+            requests: Mutex::default(),
+            refusals: Mutex::default(),
+        }))
+    }
+
+    /// Counts what `log` drops, once however often it is given.
+    pub(crate) fn watch(&self, log: &AccessLog) {
+        let Some(counter) = log.dropped_counter() else { return };
+        let mut logs = lock(&self.0.shared.logs);
+        if !logs.iter().any(|known| Arc::ptr_eq(known, counter)) {
+            logs.push(counter.clone());
+        }
+    }
+
+    pub(crate) fn observe(
+        &self,
+        origin: &Origin,
+        route: Option<&RouteName>,
+        fault: Option<&Fault>,
+        end: End,
+    ) {
+        let reason = fault.map(|fault| fault.reason().label());
+        let key = RequestKey {
+            role: origin.facts.role.clone(),
+            listener: origin.listener.clone(),
+            route: route.map(|name| name.route.clone()),
+            code: end.status.unwrap_or(0),
+            reason,
+        };
+        with(&self.0.requests, key, &self.0.shared.requests, |requests| requests.observe(end.duration));
+        if let (Some(reason), Some(policy)) = (reason, fault.and_then(Fault::policy)) {
+            let key = RefusalKey { policy: policy.clone(), reason };
+            with(&self.0.refusals, key, &self.0.shared.refusals, |count| {
+                count.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+    }
+}
+
+impl fmt::Debug for MetricsShard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MetricsShard").finish_non_exhaustive()
+    }
+}
+
+/// Hands the series of `key` to `count`; it is opened if it is new.
+fn with<K: Clone + Eq + Hash, V: Default>(
+    own: &Mutex<HashMap<K, Arc<V>>>,
+    key: K,
+    shared: &List<K, V>,
+    count: impl FnOnce(&V),
+) {
+    let mut own = lock(own);
+    if let Some(series) = own.get(&key) {
+        return count(series);
+    }
+    let series = shared.open(&key);
+    count(&series);
+    own.insert(key, series);
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
