@@ -86,3 +86,53 @@ impl Eq for TrustBundle {}
 fn is_authority(der: &CertificateDer<'_>) -> bool {
     X509Certificate::from_der(der).is_ok_and(|(rest, root)| rest.is_empty() && root.is_ca())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authority::{Authority, DOMAIN, WEB, svid};
+
+    #[test]
+    fn a_bundle_survives_the_way_through_pem() {
+        let (one, two) = (Authority::new(), Authority::new());
+        let domain: TrustDomain = DOMAIN.parse().unwrap();
+        let bundle = TrustBundle::new(domain.clone(), vec![one.root.clone(), two.root.clone()]).unwrap();
+        assert_eq!(TrustBundle::from_pem(domain, bundle.to_pem().as_bytes()).unwrap(), bundle);
+        assert_eq!(bundle.roots(), [one.root, two.root]);
+        assert!(bundle.to_pem().lines().all(|line| line.len() <= 64));
+    }
+
+    #[test]
+    fn what_is_no_root_is_refused_by_its_place() {
+        let authority = Authority::new();
+        let leaf = authority.sign(&svid(WEB)).0.remove(0);
+        let longer = CertificateDer::from([&authority.root[..], &[0]].concat());
+        for bad in [leaf, longer, CertificateDer::from(vec![1, 2, 3])] {
+            let error =
+                TrustBundle::new(DOMAIN.parse().unwrap(), vec![authority.root.clone(), bad]).unwrap_err();
+            assert!(matches!(error, CredentialError::Root { number: 2 }), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_empty_bundle_is_refused() {
+        for text in ["", "no pem"] {
+            let error = TrustBundle::from_pem(DOMAIN.parse().unwrap(), text.as_bytes()).unwrap_err();
+            assert!(matches!(error, CredentialError::NoRoots), "{error}");
+        }
+    }
+
+    #[test]
+    fn it_covers_its_domain_and_aliases_alone() {
+        let bundle = Authority::new().bundle().with_aliases(["old.example".parse().unwrap()]);
+        for (id, covered) in [
+            (WEB, true),
+            ("spiffe://old.example/a", true),
+            ("spiffe://cluster.local.example/a", false),
+            ("spiffe://cluster.loca/a", false),
+            ("spiffe://example/a", false),
+        ] {
+            assert_eq!(bundle.covers(&id.parse().unwrap()), covered, "{id}");
+        }
+    }
+}

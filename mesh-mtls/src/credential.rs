@@ -170,3 +170,115 @@ fn check_chain(
     server.verify_server_cert(leaf, intermediates, &any, &[], now).map_err(CredentialError::Chain)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::mem::discriminant;
+
+    use rcgen::ExtendedKeyUsagePurpose::ServerAuth;
+
+    use super::*;
+    use crate::InvalidSvid;
+    use crate::authority::{Authority, DAY, REVIEWS, WEB, forgeries, lives, svid, with_purposes};
+
+    #[test]
+    fn a_good_one_says_what_it_is() {
+        let authority = Authority::new();
+        let credential = authority.credential(WEB);
+        assert_eq!((credential.id().as_str(), credential.bundle()), (WEB, &authority.bundle()));
+        let renew = credential.renew_at();
+        assert_eq!(renew - DAY, credential.not_before());
+        assert_eq!(renew + DAY, credential.not_after());
+        assert_eq!(credential.chain().len(), 1);
+    }
+
+    #[test]
+    fn a_chain_over_an_intermediate_needs_the_intermediate() {
+        let authority = Authority::new();
+        let subordinate = authority.subordinate();
+        let (mut chain, key) = subordinate.sign(&svid(WEB));
+        let alone = Credential::new(chain.clone(), key.clone_key(), authority.bundle()).unwrap_err();
+        assert!(matches!(alone, CredentialError::Chain(_)), "{alone}");
+        chain.push(subordinate.root.clone());
+        assert_eq!(Credential::new(chain, key, authority.bundle()).unwrap().chain().len(), 2);
+    }
+
+    #[test]
+    fn every_forgery_is_refused() {
+        let authority = Authority::new();
+        for (why, (chain, key)) in forgeries(&authority, WEB) {
+            assert!(Credential::new(chain, key, authority.bundle()).is_err(), "{why}");
+        }
+    }
+
+    #[test]
+    fn each_error_names_its_cause() {
+        let authority = Authority::new();
+        let now = SystemTime::now();
+        let id = || WEB.parse().unwrap();
+        let good = authority.sign(&svid(WEB));
+        let other_key = authority.sign(&svid(WEB)).1;
+        for (issued, bundle, expected) in [
+            ((vec![], other_key.clone_key()), authority.bundle(), CredentialError::NoCertificate),
+            ((good.0, other_key), authority.bundle(), CredentialError::KeyMismatch),
+            (
+                authority.sign(&lives(svid(WEB), now - 2 * DAY, now - DAY)),
+                authority.bundle(),
+                CredentialError::Expired { id: id(), not_after: now },
+            ),
+            (
+                authority.sign(&lives(svid(WEB), now + DAY, now + 2 * DAY)),
+                authority.bundle(),
+                CredentialError::NotYetValid { id: id(), not_before: now },
+            ),
+            (
+                authority.sign(&svid(WEB)),
+                authority.bundle_of("other.example"),
+                CredentialError::TrustDomain { id: id(), domain: "other.example".parse().unwrap() },
+            ),
+            (
+                authority.sign(&svid(WEB)),
+                Authority::new().bundle(),
+                CredentialError::Chain(rustls::Error::General(String::new())),
+            ),
+            (
+                authority.sign(&with_purposes(svid(WEB), vec![ServerAuth])),
+                authority.bundle(),
+                CredentialError::Purpose,
+            ),
+            (
+                (vec![authority.root.clone()], good.1),
+                authority.bundle(),
+                CredentialError::Svid(InvalidSvid::NoUri),
+            ),
+        ] {
+            let error = Credential::new(issued.0, issued.1, bundle).unwrap_err();
+            assert_eq!(discriminant(&error), discriminant(&expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn messages_name_the_moment() {
+        let error =
+            CredentialError::Expired { id: WEB.parse().unwrap(), not_after: SystemTime::UNIX_EPOCH + DAY };
+        assert!(error.to_string().contains("Fri, 02 Jan 1970 00:00:00 +0000"), "{error}");
+    }
+
+    #[test]
+    fn pem_texts_are_read_or_refused() {
+        let authority = Authority::new();
+        let (chain, _) = authority.sign(&svid(REVIEWS));
+        let pem: String = chain.iter().map(crate::pem::certificate).collect();
+        let error = Credential::from_pem(pem.as_bytes(), pem.as_bytes(), authority.bundle()).unwrap_err();
+        assert!(matches!(error, CredentialError::NoKey), "{error}");
+        let error =
+            Credential::from_pem(b"-----BEGIN CERTIFICATE-----\n", b"", authority.bundle()).unwrap_err();
+        assert!(matches!(error, CredentialError::Pem(_)), "{error}");
+    }
+
+    #[test]
+    fn the_key_is_not_shown() {
+        let shown = format!("{:?}", Authority::new().credential(WEB));
+        assert!(shown.contains(WEB) && !shown.to_lowercase().contains("key"), "{shown}");
+    }
+}

@@ -109,3 +109,52 @@ pub(crate) enum Unready {
     #[error("this workload's credential is not valid now; see why it was not renewed, and the clock")]
     Expired,
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::authority::{Authority, DAY, REVIEWS, WEB};
+
+    #[tokio::test]
+    async fn a_store_is_seen_by_every_clone_and_wakes_who_waits() {
+        let authority = Authority::new();
+        let identity = Identity::pending();
+        let clone = identity.clone();
+        assert_eq!((identity.id(), identity.not_after()), (None, None));
+        assert_eq!(identity.valid_at(SystemTime::now()).err(), Some(Unready::Pending));
+
+        let waits = tokio::spawn({
+            let identity = identity.clone();
+            async move { identity.ready().await }
+        });
+        let changed = clone.changed();
+        identity.store(authority.credential(WEB));
+        changed.await;
+        waits.await.unwrap();
+        assert_eq!(clone.id().unwrap().as_str(), WEB);
+        assert!(clone.is_ready(SystemTime::now()));
+    }
+
+    #[tokio::test]
+    async fn a_wait_begins_with_the_call() {
+        let authority = Authority::new();
+        let identity = Identity::new(authority.credential(WEB));
+        let before = identity.changed();
+        identity.store(authority.credential(REVIEWS));
+        let after = identity.changed();
+        assert_eq!((before.now_or_never(), after.now_or_never()), (Some(()), None));
+    }
+
+    #[test]
+    fn a_credential_past_its_life_is_never_used() {
+        let credential = Authority::new().credential(WEB);
+        let (from, to) = (credential.not_before(), credential.not_after());
+        let identity = Identity::new(credential);
+        for (now, valid) in [(from - DAY, false), (from, true), (to, true), (to + DAY, false)] {
+            assert_eq!(identity.is_ready(now), valid);
+            assert_eq!(identity.valid_at(now).err(), (!valid).then_some(Unready::Expired));
+        }
+    }
+}

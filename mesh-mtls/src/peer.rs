@@ -79,3 +79,53 @@ pub(crate) fn decide(
     }
     Ok(svid.id)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authority::{Authority, DAY, WEB, svid, with_purposes};
+
+    #[test]
+    fn no_certificate_is_no_identity() {
+        let verdict = decide(&[], Side::Client, &Authority::new().bundle(), SystemTime::now());
+        assert_eq!(verdict, Err(InvalidPeer::NoCertificate));
+    }
+
+    #[test]
+    fn only_the_first_certificate_speaks_for_the_peer() {
+        let authority = Authority::new();
+        let (leaf, _) = authority.sign(&svid(WEB));
+        let chain = [leaf[0].clone(), authority.root.clone()];
+        let verdict = decide(&chain, Side::Client, &authority.bundle(), SystemTime::now());
+        assert_eq!(verdict.unwrap().as_str(), WEB);
+        let reversed = [authority.root.clone(), leaf[0].clone()];
+        assert!(decide(&reversed, Side::Client, &authority.bundle(), SystemTime::now()).is_err());
+    }
+
+    #[test]
+    fn each_side_needs_its_purpose() {
+        use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
+        let authority = Authority::new();
+        for (purpose, side, fits) in [
+            (ClientAuth, Side::Client, true),
+            (ClientAuth, Side::Server, false),
+            (ServerAuth, Side::Server, true),
+            (ServerAuth, Side::Client, false),
+        ] {
+            let (chain, _) = authority.sign(&with_purposes(svid(WEB), vec![purpose]));
+            let verdict = decide(&chain, side, &authority.bundle(), SystemTime::now());
+            assert_eq!(verdict.is_ok(), fits);
+            assert_eq!(matches!(verdict, Err(InvalidPeer::Purpose { .. })), !fits);
+        }
+    }
+
+    #[test]
+    fn a_certificate_counts_in_its_life_only() {
+        let authority = Authority::new();
+        let (chain, _) = authority.sign(&svid(WEB));
+        let now = SystemTime::now();
+        for (at, valid) in [(now - 2 * DAY, false), (now, true), (now + 2 * DAY, false)] {
+            assert_eq!(decide(&chain, Side::Server, &authority.bundle(), at).is_ok(), valid);
+        }
+    }
+}

@@ -130,3 +130,129 @@ fn moment(time: ASN1Time) -> Result<SystemTime, InvalidSvid> {
     };
     moment.ok_or(InvalidSvid::Malformed)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+    use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyUsagePurpose, SanType};
+
+    use super::*;
+    use crate::authority::{Authority, DAY, WEB, as_authority, dns, svid, uri, with_names, with_purposes};
+
+    fn read(params: &CertificateParams) -> Result<Svid, InvalidSvid> {
+        Svid::read(&Authority::new().sign(params).0[0])
+    }
+
+    fn named(names: Vec<SanType>) -> Result<SpiffeId, InvalidSvid> {
+        read(&with_names(svid(WEB), names)).map(|svid| svid.id)
+    }
+
+    fn used_for(usages: &[KeyUsagePurpose]) -> Result<SpiffeId, InvalidSvid> {
+        let mut params = svid(WEB);
+        params.key_usages = usages.to_vec();
+        read(&params).map(|svid| svid.id)
+    }
+
+    #[test]
+    fn reads_the_id_and_the_life_of_a_workload_certificate() {
+        let mut params = svid(WEB);
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2020, 1, 2);
+        let svid = read(&params).unwrap();
+        let begin = SystemTime::UNIX_EPOCH + 365 * 50 * DAY + 12 * DAY;
+        let end = begin + DAY;
+        assert_eq!((svid.id.as_str(), svid.not_before, svid.not_after), (WEB, begin, end));
+        assert!(svid.client_auth && svid.server_auth);
+        let millisecond = Duration::from_millis(1);
+        for (now, valid) in [
+            (begin - millisecond, false),
+            (begin, true),
+            (end, true),
+            (end + 999 * millisecond, true),
+            (end + 1000 * millisecond, false),
+        ] {
+            assert_eq!(svid.is_valid_at(now), valid, "{now:?}");
+        }
+    }
+
+    #[test]
+    fn exactly_one_uri_counts_whatever_else_is_there() {
+        let id: SpiffeId = WEB.parse().unwrap();
+        let other = uri("https://example.org");
+        for (names, verdict) in [
+            (vec![uri(WEB)], Ok(id.clone())),
+            (vec![dns("web.shop"), uri(WEB), dns("b")], Ok(id)),
+            (vec![], Err(InvalidSvid::NoUri)),
+            (vec![dns("spiffe.example")], Err(InvalidSvid::NoUri)),
+            (vec![uri(WEB), other.clone()], Err(InvalidSvid::SeveralUris(2))),
+            (vec![uri(WEB), uri(WEB), uri(WEB)], Err(InvalidSvid::SeveralUris(3))),
+            (vec![other], Err(InvalidSvid::Id(InvalidSpiffeId::Scheme))),
+            (
+                vec![uri("spiffe://cluster.local/ns/shop/sa/web?x")],
+                Err(InvalidSvid::Id(InvalidSpiffeId::Path)),
+            ),
+            (vec![uri("spiffe://CLUSTER.local/a")], Err(InvalidSvid::Id(InvalidSpiffeId::TrustDomain))),
+            (vec![uri("spiffe://cluster.local/%61")], Err(InvalidSvid::Id(InvalidSpiffeId::Path))),
+        ] {
+            assert_eq!(named(names.clone()), verdict, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn what_can_sign_others_is_no_workload() {
+        use KeyUsagePurpose::{CrlSign, DigitalSignature, KeyAgreement, KeyCertSign};
+        assert_eq!(read(&as_authority(svid(WEB))), Err(InvalidSvid::Authority));
+        for usages in [&[DigitalSignature, KeyCertSign][..], &[DigitalSignature, CrlSign], &[KeyAgreement]] {
+            assert_eq!(used_for(usages), Err(InvalidSvid::KeyUsage), "{usages:?}");
+        }
+        assert!(used_for(&[DigitalSignature]).is_ok());
+        assert!(used_for(&[]).is_ok());
+    }
+
+    #[test]
+    fn purposes_are_those_that_are_named() {
+        use ExtendedKeyUsagePurpose::{Any, ClientAuth, CodeSigning, ServerAuth};
+        for (purposes, client, server) in [
+            (vec![], false, false),
+            (vec![Any], false, false),
+            (vec![CodeSigning], false, false),
+            (vec![ClientAuth], true, false),
+            (vec![ServerAuth, CodeSigning], false, true),
+        ] {
+            let svid = read(&with_purposes(svid(WEB), purposes.clone())).unwrap();
+            assert_eq!((svid.client_auth, svid.server_auth), (client, server), "{purposes:?}");
+        }
+    }
+
+    static VALID: LazyLock<Vec<u8>> = LazyLock::new(|| Authority::new().sign(&svid(WEB)).0[0].to_vec());
+
+    #[test]
+    fn only_the_whole_certificate_is_read() {
+        for end in 0..VALID.len() {
+            let cut = CertificateDer::from(VALID[..end].to_vec());
+            assert_eq!(Svid::read(&cut), Err(InvalidSvid::Malformed), "{end}");
+        }
+        let longer = CertificateDer::from([&VALID[..], &[0]].concat());
+        assert_eq!(Svid::read(&longer), Err(InvalidSvid::Malformed));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(Svid::read(&CertificateDer::from(bytes)).is_err());
+        }
+
+        #[test]
+        fn a_changed_certificate_never_gives_two_ids(at in any::<proptest::sample::Index>(), to in any::<u8>()) {
+            let mut bytes = VALID.clone();
+            *at.get_mut(&mut bytes) = to;
+            if let Ok(svid) = Svid::read(&CertificateDer::from(bytes.clone())) {
+                // What was read stands in the bytes as it is: nothing was decoded, folded or cut.
+                let id = svid.id.as_str().as_bytes();
+                prop_assert!(bytes.windows(id.len()).any(|window| window == id));
+            }
+        }
+    }
+}

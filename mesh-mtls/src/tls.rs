@@ -27,7 +27,7 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 
 /// The settings for both sides. Session stores belong to them: a new credential resumes no session of an older one.
 pub(crate) struct Settings {
-    pub(crate) server: Arc<ServerConfig>,
+    server: Arc<ServerConfig>,
     http1: Arc<ClientConfig>,
     http2: Arc<ClientConfig>,
 }
@@ -55,6 +55,10 @@ impl Settings {
         http1.alpn_protocols = names(&OFFERED_HTTP1);
         http2.alpn_protocols = names(&OFFERED_HTTP2);
         Ok(Self { server: Arc::new(server), http1: Arc::new(http1), http2: Arc::new(http2) })
+    }
+
+    pub(crate) fn server(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.server)
     }
 
     pub(crate) fn client(&self, protocol: Protocol) -> Arc<ClientConfig> {

@@ -1,0 +1,260 @@
+//! Ends mesh mTLS on incoming connections, by the mode that the workload is in.
+//!
+//! - **reads** the first bytes of the connection, the mode and the credential of the moment
+//! - **writes** `connection.tls` with the client's verified identity
+//! - **ends a connection** (by closing it, with no answer) that is plaintext under STRICT, whose client proves no
+//!   identity of the trust domain, that is too slow, or that comes while this workload has no valid credential
+//! - **settings** [`Identity`], [`MtlsMode`] behind [`Live`], the handshake timeout
+//! - **place** in the accept stack, inside PROXY protocol and connection limits, around L4 authorization and HTTP
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context as Task, Poll, ready};
+use std::time::{Duration, SystemTime};
+
+use pin_project_lite::pin_project;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tower_layer::Layer;
+use tower_service::Service;
+use towpath_gateway_core::{Accepted, BoxIo, Connection, Live, Prefixed};
+
+use crate::facts::facts;
+use crate::identity::Unready;
+use crate::peer::{InvalidPeer, Side};
+use crate::sniff::{FirstBytes, sniff};
+use crate::{Identity, MtlsMode, Refusal, Refusals};
+
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Applies [`Accept`].
+///
+/// ```
+/// use axum::{Router, routing::get};
+/// use hyper_util::{rt::{TokioExecutor, TokioIo}, server::conn::auto, service::TowerToHyperService};
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+/// use tower::{Layer, ServiceExt, service_fn};
+/// use towpath_gateway_core::{Accepted, Connection, Live};
+/// use towpath_mesh_mtls::{AcceptLayer, Identity, MtlsMode};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let app: Router = Router::new().route("/", get(|| async { "hello" }));
+/// let http = service_fn(move |accepted: Accepted| {
+///     let app = TowerToHyperService::new(app.clone());
+///     async move { auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(accepted.io), app).await }
+/// });
+/// // With `MtlsMode::Strict` the plaintext connection below would be closed.
+/// let identity = Identity::pending();
+/// let accept = AcceptLayer::new(identity, Live::new(MtlsMode::Permissive)).layer(http);
+///
+/// let (mut client, server) = tokio::io::duplex(1024);
+/// let connection = Connection::plaintext("127.0.0.1:1".parse()?, "127.0.0.1:2".parse()?);
+/// let served = tokio::spawn(accept.oneshot(Accepted { io: Box::new(server), connection }));
+/// client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await?;
+/// let mut answer = String::new();
+/// client.read_to_string(&mut answer).await?;
+/// assert!(answer.ends_with("hello"));
+/// # assert!(served.await?.is_ok());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct AcceptLayer {
+    gate: Gate,
+}
+
+impl AcceptLayer {
+    /// Proves `identity` to clients and takes what `mode` allows at the time a connection comes in. Under PERMISSIVE
+    /// whatever begins like TLS must be mesh mTLS, and a client must send the first byte.
+    pub fn new(identity: Identity, mode: Live<MtlsMode>) -> Self {
+        Self { gate: Gate { identity, mode, timeout: HANDSHAKE_TIMEOUT, refusals: Refusals::new() } }
+    }
+
+    /// How long a connection may take from its acceptance to the end of its handshake, or to its first byte of
+    /// plaintext. 10 seconds by default.
+    #[must_use]
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.gate.timeout = timeout;
+        self
+    }
+
+    /// Counts refused connections in `refusals`, in place of counters of its own.
+    #[must_use]
+    pub fn count_in(mut self, refusals: Refusals) -> Self {
+        self.gate.refusals = refusals;
+        self
+    }
+
+    /// The counters of refused connections.
+    pub fn refusals(&self) -> Refusals {
+        self.gate.refusals.clone()
+    }
+}
+
+impl<S> Layer<S> for AcceptLayer {
+    type Service = Accept<S>;
+
+    fn layer(&self, inner: S) -> Accept<S> {
+        Accept { inner, gate: self.gate.clone() }
+    }
+}
+
+/// Hands on connections whose client is known, and plaintext where the mode allows it. A refused connection is over:
+/// the answer is `Ok`, for nothing in this process failed.
+#[derive(Debug, Clone)]
+pub struct Accept<S> {
+    inner: S,
+    gate: Gate,
+}
+
+impl<S> Service<Accepted> for Accept<S>
+where
+    S: Service<Accepted, Response = ()> + Clone,
+{
+    type Response = ();
+    type Error = S::Error;
+    type Future = AcceptFuture<S>;
+
+    fn poll_ready(&mut self, cx: &mut Task<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, accepted: Accepted) -> AcceptFuture<S> {
+        let mode = **self.gate.mode.load();
+        if mode == MtlsMode::Disable {
+            return AcceptFuture { state: State::Serving { served: self.inner.call(accepted) } };
+        }
+        let clone = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, clone);
+        let opening = Box::pin(self.gate.clone().open(mode, accepted));
+        AcceptFuture { state: State::Opening { opening, inner } }
+    }
+}
+
+type Opening = Pin<Box<dyn Future<Output = Option<Accepted>> + Send>>;
+
+pin_project! {
+    /// One connection in [`Accept`].
+    pub struct AcceptFuture<S: Service<Accepted>> {
+        #[pin]
+        state: State<S, S::Future>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<S, F> {
+        Opening { opening: Opening, inner: S },
+        Serving { #[pin] served: F },
+    }
+}
+
+impl<S: Service<Accepted, Response = ()>> Future for AcceptFuture<S> {
+    type Output = Result<(), S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            let served = match state.as_mut().project() {
+                StateProjection::Serving { served } => return served.poll(cx),
+                StateProjection::Opening { opening, inner } => match ready!(opening.as_mut().poll(cx)) {
+                    Some(accepted) => inner.call(accepted),
+                    None => return Poll::Ready(Ok(())),
+                },
+            };
+            state.set(State::Serving { served });
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Gate {
+    identity: Identity,
+    mode: Live<MtlsMode>,
+    timeout: Duration,
+    refusals: Refusals,
+}
+
+impl Gate {
+    /// The connection as the inner service is to see it; `None` if it is over.
+    async fn open(self, mode: MtlsMode, accepted: Accepted) -> Option<Accepted> {
+        let peer = accepted.connection.peer;
+        let opened = timeout(self.timeout, enter(&self.identity, mode, accepted)).await;
+        match opened.unwrap_or(Err(Refused::Timeout)) {
+            Ok(opened) => opened,
+            Err(refused) => {
+                self.refusals.add(refused.kind());
+                refused.log(peer);
+                None
+            }
+        }
+    }
+}
+
+async fn enter(identity: &Identity, mode: MtlsMode, accepted: Accepted) -> Result<Option<Accepted>, Refused> {
+    let Accepted { mut io, connection } = accepted;
+    let (first, bytes) = sniff(&mut io).await.map_err(Refused::Handshake)?;
+    let io = Prefixed::new(bytes, io);
+    match (first, mode) {
+        // A port probe, or a client that changed its mind: nobody is refused.
+        (FirstBytes::Nothing, _) => Ok(None),
+        (FirstBytes::Tls, _) => terminate(identity, io, connection).await.map(Some),
+        (FirstBytes::Plaintext, MtlsMode::Strict) => Err(Refused::Plaintext),
+        (FirstBytes::Plaintext, _) => Ok(Some(Accepted { io: Box::new(io), connection })),
+    }
+}
+
+async fn terminate(
+    identity: &Identity,
+    io: Prefixed<BoxIo>,
+    mut connection: Connection,
+) -> Result<Accepted, Refused> {
+    let credential = identity.valid_at(SystemTime::now())?;
+    let acceptor = TlsAcceptor::from(credential.settings().server());
+    let stream = acceptor.accept(io).await.map_err(Refused::Handshake)?;
+    let session = stream.get_ref().1;
+    let tls = facts(session, session.server_name(), Side::Client, credential.bundle(), SystemTime::now())?;
+    connection.tls = Some(tls);
+    Ok(Accepted { io: Box::new(stream), connection })
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("it speaks plaintext and the mode is STRICT; put the client into the mesh, or use PERMISSIVE")]
+    Plaintext,
+    #[error("it did not finish its handshake in time")]
+    Timeout,
+    #[error(transparent)]
+    NotReady(#[from] Unready),
+    #[error("the TLS handshake failed: {0}")]
+    Handshake(std::io::Error),
+    #[error(transparent)]
+    Peer(#[from] InvalidPeer),
+}
+
+impl Refused {
+    fn kind(&self) -> Refusal {
+        match self {
+            Self::Plaintext => Refusal::Plaintext,
+            Self::Timeout => Refusal::Timeout,
+            Self::NotReady(_) => Refusal::NotReady,
+            Self::Handshake(_) => Refusal::Handshake,
+            Self::Peer(_) => Refusal::Peer,
+        }
+    }
+
+    /// Slow clients are everyday noise; the others tell an operator what to mend.
+    fn log(&self, peer: SocketAddr) {
+        let reason = self.kind().label();
+        if matches!(self, Self::Timeout) {
+            tracing::debug!(%peer, reason, "connection refused: {self}");
+        } else {
+            tracing::info!(%peer, reason, "connection refused: {self}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
