@@ -1,14 +1,34 @@
 //! HTTP routing by the rules of the Gateway API: tables built when configuration is applied, matching with the
 //! specified precedence, filters, and the split over weighted backends.
 //!
-//! [`Routes`] is the data; [`RouteLayer`] finds the rule and writes it to the request's context; [`FilterLayer`]
-//! carries the rule's action out; [`NormalizeLayer`] makes the one path that all of them, and policies, see.
+//! | part | what it does |
+//! |---|---|
+//! | [`NormalizeLayer`] | makes the one path and the one host that routing, policies and the backend see |
+//! | [`Routes`] | the table: an index of every rule, built once, asked per request |
+//! | [`RouteLayer`] | asks the table and writes the rule with its settings to the request's context |
+//! | [`FilterLayer`] | carries the rule's action out: redirect, rewrite, headers, choice of a backend |
+//!
+//! In a stack they stand in this order, with what needs the route's settings (authentication, authorization, limits)
+//! between the last two.
 
+mod action;
+mod filter;
 mod hostname;
+mod layer;
+mod normalize;
 mod route;
+mod table;
+mod uri;
 
+pub use action::RuleAction;
+pub use filter::Draw;
 pub use hostname::{Hostname, InvalidHostname};
+pub use layer::filter::{Filter, FilterFuture, FilterLayer};
+pub use layer::normalize::{Normalize, NormalizeFuture, NormalizeLayer};
+pub use layer::route::{RouteFuture, RouteLayer, RouteTo};
+pub use normalize::{PathNormalization, RefusedPath};
 pub use route::{
-    Filters, HeaderMatch, HeaderModifier, Listener, PathMatch, PathRewrite, QueryMatch, Redirect, RequestMatch, Rewrite,
-    Route, Rule, ValueMatch, WeightedBackend,
+    Filters, HeaderMatch, HeaderModifier, Listener, PathMatch, PathRewrite, QueryMatch, Redirect,
+    RequestMatch, Rewrite, Route, Rule, ValueMatch, WeightedBackend,
 };
+pub use table::{Matched, RequestFacts, Routes};

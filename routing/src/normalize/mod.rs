@@ -1,0 +1,9 @@
+//! The parts of normalization, without tower: path, host, hop-by-hop headers, headers of the edge.
+
+pub(crate) mod edge;
+pub(crate) mod hop;
+pub(crate) mod host;
+mod path;
+
+pub(crate) use path::hex_pair;
+pub use path::{PathNormalization, RefusedPath};

@@ -1,0 +1,49 @@
+//! The rules of one host name, by path.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use regex::Regex;
+
+use super::RequestFacts;
+use super::bucket::Bucket;
+use super::entry::Entry;
+use super::prefixes::Prefixes;
+use crate::PathMatch;
+
+#[derive(Debug, Default)]
+pub(super) struct Paths {
+    exact: HashMap<Arc<str>, Bucket>,
+    prefixes: Prefixes,
+    /// Sorted by rank, for the specification gives no length to an expression.
+    expressions: Vec<(Regex, Arc<Entry>)>,
+}
+
+impl Paths {
+    pub(super) fn insert(&mut self, path: &PathMatch, entry: &Arc<Entry>) {
+        match path {
+            PathMatch::Exact(path) => self.exact.entry(Arc::clone(path)).or_default().push(Arc::clone(entry)),
+            PathMatch::Prefix(prefix) => self.prefixes.at(prefix).push(Arc::clone(entry)),
+            PathMatch::Regex(regex) => self.expressions.push((regex.clone(), Arc::clone(entry))),
+        }
+    }
+
+    /// Puts everything in order of precedence. Called once, after the last insertion.
+    pub(super) fn seal(&mut self) {
+        self.exact.values_mut().for_each(Bucket::seal);
+        self.prefixes.seal();
+        self.expressions.sort_by(|(_, a), (_, b)| a.rank.cmp(&b.rank));
+    }
+
+    pub(super) fn find(&self, facts: &RequestFacts<'_>) -> Option<&Entry> {
+        let exact = || self.exact.get(facts.path)?.find(facts);
+        let prefix = || self.prefixes.find(facts);
+        let expression = || {
+            // Conditions first: they are cheaper than the expression.
+            let taken =
+                |(regex, entry): &&(Regex, Arc<Entry>)| entry.takes(facts) && regex.is_match(facts.path);
+            self.expressions.iter().find(taken).map(|(_, entry)| &**entry)
+        };
+        exact().or_else(prefix).or_else(expression)
+    }
+}
