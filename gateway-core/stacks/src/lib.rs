@@ -1,1 +1,49 @@
-//! The stacks: gateway, ingress, sidecar inbound and outbound, each the readable list of its layers
+//! The stacks of Towpath. Each is one function that reads from top to bottom as a request passes it:
+//!
+//! - [`gateway`]: the API gateway, north-south, with consumers and limits
+//! - [`ingress`]: a cluster's ingress, north-south, routing alone
+//! - [`sidecar_inbound`]: east-west, towards the application of the sidecar
+//! - [`sidecar_outbound`]: east-west, from the application of the sidecar
+//! - [`upstream`]: below the seam of all of them: deadline, retries, endpoint choice, connections
+//!
+//! A stack is built once per listener and worker. What changes with configuration is behind [`Live`] handles.
+//!
+//! [`Live`]: towpath_gateway_core::Live
+
+mod gateway;
+mod ingress;
+mod sidecar;
+mod upstream;
+
+use std::sync::Arc;
+
+pub use gateway::gateway;
+pub use ingress::ingress;
+pub use sidecar::{Inbound, sidecar_inbound, sidecar_outbound};
+use tower_service::Service;
+use towpath_gateway_core::{Fault, HttpService, Request, Response};
+use towpath_observability::Recorder;
+use towpath_rate_limit::Store;
+pub use upstream::{Reach, upstream};
+
+/// What one worker gives to its stacks.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// Records requests of the listener that the stack is for.
+    pub recorder: Recorder,
+    /// Buckets of rate limits, shared by all workers.
+    pub limits: Arc<Store>,
+    /// This worker's way out, from [`upstream`].
+    pub upstream: HttpService,
+}
+
+/// An HTTP service that [`HttpService::new`] takes: what every stack is before it is boxed.
+pub trait HttpStack:
+    Service<Request, Response = Response, Error: Into<Fault>, Future: Send + 'static> + Clone + Send + Sync + 'static
+{
+}
+
+impl<S> HttpStack for S where
+    S: Service<Request, Response = Response, Error: Into<Fault>, Future: Send + 'static> + Clone + Send + Sync + 'static
+{
+}

@@ -1,0 +1,69 @@
+//! `check`: every problem at once, and the status that the resources would get.
+
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use serde_json::json;
+use towpath_config::{Options, Severity, Snapshot, Source, compile};
+
+use crate::args::{CheckArgs, CompileArgs, ConfigPath, Output};
+use crate::{Failure, Program};
+
+/// Reports on standard output. Exits non-zero if there is an error, in either form of the report.
+pub(crate) fn check(program: Program, args: &CheckArgs) -> Result<ExitCode, Failure> {
+    match snapshot(program, &args.compile) {
+        Ok(snapshot) => {
+            match args.output {
+                Output::Json => println!("{:#}", snapshot.to_json()),
+                Output::Text => print_text(&snapshot),
+            }
+            Ok(if snapshot.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        }
+        Err(failure) if args.output == Output::Json => {
+            let problem = json!({"severity": "error", "message": failure.to_string()});
+            println!("{:#}", json!({"problems": [problem], "items": []}));
+            Ok(ExitCode::FAILURE)
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+fn snapshot(program: Program, args: &CompileArgs) -> Result<Snapshot, Failure> {
+    let source = Source::read(&paths(args)?)?;
+    Ok(compile(&source, &options(program, args, SystemTime::now()), None))
+}
+
+fn paths(args: &CompileArgs) -> Result<Vec<std::path::PathBuf>, Failure> {
+    let path = |path: &ConfigPath| match path {
+        ConfigPath::Path(path) => Ok(path.clone()),
+        ConfigPath::Plane(plane) => {
+            Err(format!("check reads files and directories; the plane at {plane} is for `run`").into())
+        }
+    };
+    args.config.iter().map(path).collect()
+}
+
+/// What the command line says to the compiler.
+pub(crate) fn options(program: Program, args: &CompileArgs, now: SystemTime) -> Options {
+    Options {
+        role: program.role(args),
+        workload: args.workload.clone(),
+        port_map: args.port_map.clone(),
+        controller_name: args.controller_name.clone(),
+        has_identity: args.identity.is_some(),
+        scenario: None,
+        now,
+    }
+}
+
+fn print_text(snapshot: &Snapshot) {
+    for problem in &snapshot.problems {
+        println!("{problem}");
+    }
+    for hop in &snapshot.plaintext_hops {
+        println!("note: plaintext hop {} -> {}: {}", hop.from, hop.to, hop.why);
+    }
+    let count = |severity| snapshot.problems.iter().filter(|p| p.severity == severity).count();
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    println!("scenario {}, {} listeners, {errors} errors, {warnings} warnings", snapshot.scenario, snapshot.listeners.len());
+}

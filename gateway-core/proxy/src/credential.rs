@@ -1,0 +1,120 @@
+//! The process's identity in the mesh: from a directory, or kept fresh by the control plane.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use towpath_ca::{JoinToken, RenewalEvent, RenewalSettings, keep_fresh};
+use towpath_control::PlaneClient;
+use towpath_gateway_core::TrustDomain;
+use towpath_mesh_mtls::{Credential, Identity};
+use towpath_observability::Readiness;
+
+use crate::args::{IdentitySource, RunArgs};
+use crate::gauges::Gauges;
+use crate::watch::Watch;
+use crate::Failure;
+
+const CONDITION: &str = "identity";
+
+/// The join token of a file, if one is given.
+pub(crate) fn join_token(path: Option<&Path>) -> Result<Option<JoinToken>, Failure> {
+    let Some(path) = path else { return Ok(None) };
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("cannot read the join token {}: {error}", path.display()))?;
+    let token = JoinToken::parse(text.trim()).map_err(|error| format!("join token {}: {error}", path.display()))?;
+    Ok(Some(token))
+}
+
+/// Starts whatever keeps the identity fresh. A directory is read at once and must be good; a plane may come later.
+pub(crate) fn start(
+    args: &RunArgs,
+    token: Option<JoinToken>,
+    readiness: &Readiness,
+    gauges: &Gauges,
+) -> Result<Option<Identity>, Failure> {
+    match &args.compile.identity {
+        None => Ok(None),
+        Some(IdentitySource::Directory(dir)) => from_directory(dir, gauges).map(Some),
+        Some(IdentitySource::Plane(plane)) => {
+            let token = token.ok_or("--identity plane=ADDR needs --join-token FILE")?;
+            from_plane(*plane, token, readiness.clone(), gauges.clone()).map(Some)
+        }
+    }
+}
+
+fn from_plane(
+    plane: SocketAddr,
+    token: JoinToken,
+    readiness: Readiness,
+    gauges: Gauges,
+) -> Result<Identity, Failure> {
+    let identity = Identity::pending();
+    readiness.waiting(CONDITION, format!("asking the control plane at {plane} for a certificate"));
+    let wanted = Some(token.id().clone());
+    let client = PlaneClient::new(&plane.to_string(), token)?.with_identity(identity.clone());
+    let settings = RenewalSettings { wanted, ..RenewalSettings::default() };
+    tokio::spawn(keep_fresh(identity.clone(), client, settings, move |event| told(&event, &readiness, &gauges)));
+    Ok(identity)
+}
+
+fn told(event: &RenewalEvent, readiness: &Readiness, gauges: &Gauges) {
+    match event {
+        RenewalEvent::Issued { id, not_after } => {
+            gauges.certificate(*not_after);
+            readiness.done(CONDITION);
+            tracing::info!("certificate for {id} in use");
+        }
+        RenewalEvent::Waiting { why, next_try, not_after } => {
+            let pause = next_try.duration_since(SystemTime::now()).unwrap_or_default();
+            let text = format!("{why}; next try in {:.1} s", pause.as_secs_f64());
+            tracing::warn!("no new certificate: {text}");
+            // With a certificate that still holds, the process serves on.
+            if not_after.is_none_or(|end| end <= SystemTime::now()) {
+                readiness.waiting(CONDITION, text);
+            }
+        }
+        RenewalEvent::Expired { id, .. } => {
+            tracing::error!("the certificate for {id} has expired: no mesh connection can be made");
+            readiness.waiting(CONDITION, format!("the certificate for {id} has expired"));
+        }
+    }
+}
+
+fn from_directory(dir: &Path, gauges: &Gauges) -> Result<Identity, Failure> {
+    let credential = read(dir)?;
+    gauges.certificate(credential.not_after());
+    let identity = Identity::new(credential);
+    tokio::spawn(follow(dir.to_owned(), identity.clone(), gauges.clone()));
+    Ok(identity)
+}
+
+/// The trust domain is the one that the certificate names; its chain must lead to `ca.crt` all the same.
+fn read(dir: &Path) -> Result<Credential, Failure> {
+    let domain: TrustDomain = Credential::domain_in_dir(dir)?;
+    Ok(Credential::from_dir(dir, domain)?)
+}
+
+/// Takes new files into use; a broken new pair keeps the old one.
+async fn follow(dir: PathBuf, identity: Identity, gauges: Gauges) {
+    let mut watch = match Watch::start(std::slice::from_ref(&dir)) {
+        Ok(watch) => watch,
+        Err(error) => {
+            tracing::error!("cannot watch {}: {error}; certificates there will not be renewed", dir.display());
+            return;
+        }
+    };
+    loop {
+        watch.changed().await;
+        match read(&dir) {
+            Ok(credential) => {
+                gauges.certificate(credential.not_after());
+                tracing::info!("certificate for {} in use", credential.id());
+                identity.store(credential);
+            }
+            Err(error) => tracing::error!("{error}; the certificate before stays in use"),
+        }
+        // Files of a pair are often written one after the other.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

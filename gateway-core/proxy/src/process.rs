@@ -1,0 +1,203 @@
+//! From the command line to the last answered request.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
+use towpath_config::{Snapshot, Source, compile};
+use towpath_gateway_core::Live;
+use towpath_mesh_mtls::Refusals;
+use towpath_observability::{AccessLog, Admin, Metrics, ProcessFacts, Readiness};
+use towpath_server::{Drain, Limits, Workers};
+
+use crate::args::RunArgs;
+use crate::gauges::Gauges;
+use crate::listener::Shared;
+use crate::listeners::Listeners;
+use crate::source::Resources;
+use crate::worker::{Supply, WorkerParts};
+use crate::{Failure, Program, admin, check, credential, status};
+
+/// Runs a proxy until SIGTERM or Ctrl-C.
+pub(crate) fn run(program: Program, args: RunArgs) -> Result<(), Failure> {
+    // Control, admin, telemetry and file watching have this thread; workers have their own.
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let stop = stop_signal()?;
+        let mut process = Process::new(program, args)?;
+        tokio::select! {
+            outcome = process.serve() => outcome?,
+            () = stop => {}
+        }
+        process.drain().await;
+        Ok(())
+    })
+}
+
+struct Process {
+    program: Program,
+    args: RunArgs,
+    readiness: Readiness,
+    metrics: Metrics,
+    gauges: Gauges,
+    page: Live<Value>,
+    log: AccessLog,
+    drain: Drain,
+    resources: Resources,
+    identity: Option<towpath_mesh_mtls::Identity>,
+    snapshot: Option<Snapshot>,
+    listeners: Option<Listeners>,
+}
+
+impl Process {
+    fn new(program: Program, args: RunArgs) -> Result<Self, Failure> {
+        let (readiness, metrics, page) = (Readiness::new(), Metrics::new(), Live::new(Value::Null));
+        readiness.waiting("configuration", "not read yet");
+        if let Some(address) = args.admin {
+            admin::start(address, Admin::new(readiness.clone(), metrics.clone(), page.clone()))?;
+        }
+        let gauges = Gauges::register(&metrics);
+        let token = credential::join_token(args.join_token.as_deref())?;
+        let identity = credential::start(&args, token.clone(), &readiness, &gauges)?;
+        let resources = Resources::new(&args.compile.config, token, identity.clone())?;
+        let log = access_log(&args.access_log)?;
+        let drain = Drain::new(Duration::from_secs(args.drain));
+        let (snapshot, listeners) = (None, None);
+        Ok(Self { program, args, readiness, metrics, gauges, page, log, drain, resources, identity, snapshot, listeners })
+    }
+
+    /// Serves, and follows the configuration. Ends with an error if nothing can be served.
+    async fn serve(&mut self) -> Result<(), Failure> {
+        let source = self.resources.first(&self.readiness).await?;
+        self.begin(&source).await?;
+        self.readiness.done("configuration");
+        loop {
+            let source = self.resources.changed().await;
+            self.follow(&source).await;
+        }
+    }
+
+    async fn begin(&mut self, source: &Source) -> Result<(), Failure> {
+        let snapshot = self.compiled(source);
+        let mut listeners = self.workers(&snapshot)?;
+        let failures = listeners.apply(&snapshot).await;
+        if let Some(first) = failures.into_iter().next() {
+            return Err(first.into());
+        }
+        if listeners.count() == 0 {
+            return Err(no_listener(&snapshot).into());
+        }
+        self.listeners = Some(listeners);
+        self.tell(snapshot);
+        Ok(())
+    }
+
+    async fn follow(&mut self, source: &Source) {
+        let snapshot = self.compiled(source);
+        if let Some(listeners) = &mut self.listeners {
+            for failure in listeners.apply(&snapshot).await {
+                tracing::error!("{failure}; what was in force stays");
+            }
+        }
+        self.tell(snapshot);
+    }
+
+    fn compiled(&self, source: &Source) -> Snapshot {
+        let options = check::options(self.program, &self.args.compile, SystemTime::now());
+        compile(source, &options, self.snapshot.as_ref())
+    }
+
+    fn workers(&self, snapshot: &Snapshot) -> Result<Listeners, Failure> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = Workers::start(self.args.workers.map_or(cores, usize::from))?;
+        let workload = self.args.compile.workload.as_ref().map(ToString::to_string).unwrap_or_default();
+        let supply = Supply {
+            program: self.program,
+            facts: ProcessFacts::new(self.program.name(), workload, Arc::clone(&snapshot.cluster)),
+            metrics: self.metrics.clone(),
+            log: self.log.clone(),
+            identity: self.identity.clone(),
+        };
+        let shared = Shared {
+            program: self.program,
+            identity: self.identity.clone(),
+            refusals: Refusals::new(),
+            limits: limits(self.program),
+            drain: self.drain.clone(),
+        };
+        let parts = WorkerParts::new(workers.count(), supply);
+        Ok(Listeners::new(workers, parts, shared))
+    }
+
+    /// Tells the world of a snapshot that is now in force.
+    fn tell(&mut self, snapshot: Snapshot) {
+        for problem in &snapshot.problems {
+            eprintln!("{problem}");
+        }
+        for hop in &snapshot.plaintext_hops {
+            tracing::warn!("plaintext hop {} -> {}: {}", hop.from, hop.to, hop.why);
+        }
+        self.gauges.configuration(snapshot.errors().count());
+        if let Some(path) = &self.args.status_file
+            && let Err(error) = status::write(path, &snapshot.status)
+        {
+            tracing::error!("cannot write the status file {}: {error}", path.display());
+        }
+        self.page.store(snapshot.to_json());
+        tracing::info!("configuration in force: {} listeners", snapshot.listeners.len());
+        self.snapshot = Some(snapshot);
+    }
+
+    /// Finishes what is in flight, refuses what is new, and ends.
+    async fn drain(mut self) {
+        tracing::info!("draining: up to {} s for requests in flight", self.args.drain);
+        self.readiness.draining();
+        self.drain.signal();
+        if let Some(mut listeners) = self.listeners.take() {
+            listeners.close();
+            self.drain.drained().await;
+            listeners.shutdown();
+        }
+        self.log.flush(Duration::from_secs(1));
+    }
+}
+
+fn limits(program: Program) -> Limits {
+    match program {
+        Program::Gateway | Program::Ingress => Limits::edge(),
+        Program::Sidecar => Limits::mesh(),
+    }
+}
+
+fn access_log(target: &str) -> Result<AccessLog, Failure> {
+    Ok(match target {
+        "off" => AccessLog::off(),
+        "stdout" => AccessLog::stdout()?,
+        file => AccessLog::file(file).map_err(|error| format!("cannot write the access log {file}: {error}"))?,
+    })
+}
+
+fn no_listener(snapshot: &Snapshot) -> String {
+    let mut text = String::from("no usable listener: nothing to serve");
+    for problem in &snapshot.problems {
+        text.push_str("\n  ");
+        text.push_str(&problem.to_string());
+    }
+    if snapshot.problems.is_empty() {
+        text.push_str("; the resources hold no listener for this program and its flags");
+    }
+    text
+}
+
+/// Ends when the process is asked to stop. The handlers are in place when this returns.
+fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
