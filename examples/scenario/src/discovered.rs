@@ -26,10 +26,12 @@ pub(crate) fn write(dir: &Path, plan: &Plan, front: SocketAddr, edge_secret: &Va
         let text = with_word(text, plan);
         std::fs::write(config.join(name), text)?;
     }
-    write_json(&config.join("discovered.json"), &discovered(plan, front))?;
+    let documents: Vec<_> = discovered(plan, front).iter().map(|object| format!("{object:#}\n")).collect();
+    // JSON is YAML: one document each.
+    std::fs::write(config.join("discovered.yaml"), documents.join("---\n"))?;
     let secrets = dir.join("edge-secrets");
     std::fs::create_dir_all(&secrets)?;
-    write_json(&secrets.join("shop-tls.json"), edge_secret)
+    std::fs::write(secrets.join("shop-tls.yaml"), format!("{edge_secret:#}\n"))
 }
 
 /// Lines of configuration that people wrote: neither blank nor comment, and how many of them hold the one word.
@@ -48,11 +50,7 @@ fn with_word(text: &str, plan: &Plan) -> String {
     text.replace("scenario: attached", &format!("scenario: {}", plan.scenario))
 }
 
-fn write_json(path: &Path, value: &Value) -> io::Result<()> {
-    std::fs::write(path, format!("{value:#}\n"))
-}
-
-fn discovered(plan: &Plan, recorder: SocketAddr) -> Value {
+fn discovered(plan: &Plan, recorder: SocketAddr) -> Vec<Value> {
     let mut items = vec![pod("edge", "gateway-0", "gateway", &json!({"app": "gateway"}), &plan.gateway.ip().to_string())];
     if plan.has_ingress() {
         let labels = json!({"app": "ingress"});
@@ -65,7 +63,7 @@ fn discovered(plan: &Plan, recorder: SocketAddr) -> Value {
         let address = if front { recorder } else { workload.inbound() };
         items.extend(of_workload(workload, address));
     }
-    json!({"apiVersion": "v1", "kind": "List", "items": items})
+    items
 }
 
 fn of_workload(workload: &Workload, address: SocketAddr) -> Vec<Value> {

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use towpath_ca::{JoinToken, RenewalEvent, RenewalSettings, keep_fresh};
 use towpath_control::PlaneClient;
-use towpath_gateway_core::TrustDomain;
-use towpath_mesh_mtls::{Credential, Identity};
+use towpath_mesh_mtls::{Credential, Identity, Svid};
 use towpath_observability::Readiness;
 
 use crate::args::{IdentitySource, RunArgs};
@@ -91,8 +92,11 @@ fn from_directory(dir: &Path, gauges: &Gauges) -> Result<Identity, Failure> {
 
 /// The trust domain is the one that the certificate names; its chain must lead to `ca.crt` all the same.
 fn read(dir: &Path) -> Result<Credential, Failure> {
-    let domain: TrustDomain = Credential::domain_in_dir(dir)?;
-    Ok(Credential::from_dir(dir, domain)?)
+    let path = dir.join("tls.crt");
+    let named = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
+    let leaf = CertificateDer::from_pem_file(&path).map_err(|why| named(&why))?;
+    let svid = Svid::read(&leaf).map_err(|why| named(&why))?;
+    Ok(Credential::from_dir(dir, svid.id.trust_domain().parse()?)?)
 }
 
 /// Takes new files into use; a broken new pair keeps the old one.
