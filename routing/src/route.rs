@@ -179,3 +179,39 @@ pub struct WeightedBackend {
     /// Changes to response headers from this backend.
     pub response_headers: HeaderModifier,
 }
+
+impl Listener {
+    /// A plaintext listener for every host.
+    pub fn http(name: impl Into<Arc<str>>, port: u16, routes: Vec<Route>) -> Self {
+        Self { name: name.into(), hostname: Hostname::Any, port, https: false, routes }
+    }
+}
+
+impl Route {
+    /// A route for every host with these rules.
+    pub fn new(name: impl Into<Arc<str>>, rules: Vec<Rule>) -> Self {
+        Self { name: name.into(), created: 0, hostnames: Vec::new(), rules }
+    }
+}
+
+impl Rule {
+    /// A rule without filters and policies that sends what matches to `backends`. No match takes every path.
+    pub fn new(name: RouteName, matches: Vec<RequestMatch>, backends: Vec<WeightedBackend>) -> Self {
+        Self { name, matches, filters: Filters::default(), backends, policies: Policies::default() }
+    }
+}
+
+impl RequestMatch {
+    /// Takes every request whose path begins with these segments.
+    pub fn prefix(prefix: impl Into<Arc<str>>) -> Self {
+        Self { path: PathMatch::Prefix(prefix.into()), ..Self::default() }
+    }
+}
+
+impl WeightedBackend {
+    /// A backend with its share and no filters of its own.
+    pub fn new(backend: Arc<Backend>, weight: u32) -> Self {
+        let (request_headers, response_headers) = Default::default();
+        Self { backend, weight, request_headers, response_headers }
+    }
+}

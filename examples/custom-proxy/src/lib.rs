@@ -1,1 +1,0 @@
-//! A proxy of one's own in under sixty lines
