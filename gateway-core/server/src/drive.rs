@@ -1,0 +1,233 @@
+//! Runs one HTTP connection to its end: answers, timeouts, drain.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as Task, Poll, Waker};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::service::HttpService;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use pin_project_lite::pin_project;
+use tokio::sync::futures::OwnedNotified;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::pace::{Expiry, Facts, Framing, Pace, after, expiry};
+use crate::{Drain, Limits};
+
+/// HTTP/1 has no way to refuse a request that is already on its way, so while draining a quiet connection stays open
+/// this long for a last request, which is answered with `Connection: close`.
+pub(crate) const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Time for the goodbyes of an idle connection: GOAWAY and its ping, or a TLS close.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// By itself, with hyper's error if there was one.
+    Over(Option<hyper::Error>),
+    /// Out of patience.
+    Expired(Expiry),
+    /// At the deadline of the drain.
+    Cut,
+}
+
+/// A connection that can be asked to end when its requests are answered.
+pub(crate) trait Graceful: Future<Output = hyper::Result<()>> {
+    fn finish(self: Pin<&mut Self>);
+}
+
+impl<I, S, B> Graceful for hyper::server::conn::http1::UpgradeableConnection<TokioIo<I>, S>
+where
+    Self: Future<Output = hyper::Result<()>>,
+    S: HttpService<Incoming, ResBody = B, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+    B: http_body::Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
+    TokioIo<I>: hyper::rt::Read + hyper::rt::Write + Unpin,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<I, S, B> Graceful for hyper::server::conn::http2::Connection<TokioIo<I>, S, TokioExecutor>
+where
+    Self: Future<Output = hyper::Result<()>>,
+    S: HttpService<Incoming, ResBody = B, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+    B: http_body::Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
+    TokioIo<I>: hyper::rt::Read + hyper::rt::Write + Unpin,
+    TokioExecutor: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+pin_project! {
+    /// Polls a connection and keeps its times.
+    #[project = DriveProjection]
+    pub(crate) struct Drive<C> {
+        #[pin]
+        connection: C,
+        #[pin]
+        alarm: Sleep,
+        #[pin]
+        signal: OwnedNotified,
+        // The task that alarm and signal wake. They are polled again only when it changes: the signal is shared by
+        // all connections and its lock must stay off the request path.
+        waker: Option<Waker>,
+        head: Option<(usize, Instant)>,
+        finishing: bool,
+        close_by: Option<Instant>,
+        pace: Arc<Pace>,
+        limits: Limits,
+        drain: Drain,
+    }
+}
+
+impl<C> Drive<C> {
+    pub(crate) fn new(connection: C, pace: Arc<Pace>, limits: Limits, drain: Drain) -> Self {
+        Self {
+            connection,
+            alarm: sleep_until(after(pace.start(), limits.header_timeout)),
+            signal: drain.notified(),
+            waker: None,
+            head: Some((1, pace.start())),
+            finishing: false,
+            close_by: None,
+            pace,
+            limits,
+            drain,
+        }
+    }
+}
+
+impl<C: Graceful> Future for Drive<C> {
+    type Output = End;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<End> {
+        loop {
+            if let Poll::Ready(result) = self.as_mut().project().connection.poll(cx) {
+                return Poll::Ready(End::Over(result.err()));
+            }
+            let step = self.as_mut().project().step();
+            match step {
+                Step::Wait(wake_at) => {
+                    if self.as_mut().project().set_alarm(wake_at, cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                }
+                Step::Finish => {
+                    let this = self.as_mut().project();
+                    *this.finishing = true;
+                    this.connection.finish();
+                }
+                Step::End(end) => {
+                    if let End::Expired(Expiry::Head) = end {
+                        let this = self.as_mut().project();
+                        this.pace.time_out();
+                        // Lets the byte stream answer; the connection ends whatever comes of it.
+                        let _ = this.connection.poll(cx);
+                    }
+                    return Poll::Ready(end);
+                }
+            }
+        }
+    }
+}
+
+enum Step {
+    /// Nothing to do before this moment.
+    Wait(Instant),
+    /// Ask the connection to end when its requests are answered, and poll it again.
+    Finish,
+    End(End),
+}
+
+impl<C: Graceful> DriveProjection<'_, C> {
+    /// What to do now that the connection itself waits.
+    fn step(&mut self) -> Step {
+        let drained_at = match self.drain.since() {
+            Some(since) if !*self.finishing => match self.last_words(since) {
+                Some(until) => self.drain.deadline().map(|deadline| deadline.min(until)),
+                None => return Step::Finish,
+            },
+            Some(_) => self.drain.deadline(),
+            None => None,
+        };
+        let due = expiry(self.facts(), self.limits);
+        let wake_at = [due.map(|(at, _)| at), drained_at, *self.close_by].into_iter().flatten().min();
+        let alarm = self.alarm.deadline();
+        if !self.alarm.is_elapsed() && wake_at.is_none_or(|at| at >= alarm) {
+            return Step::Wait(alarm);
+        }
+        // Requests of HTTP/2 end in other tasks, unseen here; none of those can become idle for long before this.
+        let wake_at = wake_at.unwrap_or_else(|| after(Instant::now(), self.limits.idle_timeout));
+        self.overdue(due, Instant::now()).unwrap_or(Step::Wait(wake_at))
+    }
+
+    fn overdue(&mut self, due: Option<(Instant, Expiry)>, now: Instant) -> Option<Step> {
+        if self.close_by.is_some_and(|at| at <= now) {
+            return Some(Step::End(End::Expired(Expiry::Idle)));
+        }
+        if self.drain.deadline().is_some_and(|at| at <= now) {
+            return Some(Step::End(End::Cut));
+        }
+        match due.filter(|(at, _)| *at <= now)?.1 {
+            Expiry::Idle if self.close_by.is_some() => None,
+            Expiry::Idle => {
+                *self.close_by = Some(now + GOODBYE);
+                Some(Step::Finish)
+            }
+            late => Some(Step::End(End::Expired(late))),
+        }
+    }
+
+    /// Until when a quiet HTTP/1 connection may still bring a request; `None` when it is time to say goodbye.
+    fn last_words(&self, since: Instant) -> Option<Instant> {
+        if self.pace.framing() == Framing::H2 || self.pace.is_busy() {
+            return None;
+        }
+        // The end of an answer still waits for the client, and hyper would close an idle connection over it.
+        if self.pace.blocked().is_some() {
+            return self.drain.deadline();
+        }
+        let until = since + LAST_WORDS;
+        (Instant::now() < until).then_some(until)
+    }
+
+    fn facts(&mut self) -> Facts {
+        *self.head = match (self.pace.heading(), *self.head) {
+            (Some(now), Some((before, since))) if now == before => Some((before, since)),
+            (Some(now), _) => Some((now, Instant::now())),
+            (None, _) => None,
+        };
+        // Once it is asked to end, an idle connection is not asked again: `close_by` or the drain's deadline ends it.
+        let idle = if *self.finishing { None } else { self.pace.idle() };
+        Facts { heading: self.head.map(|(_, since)| since), idle, blocked: self.pace.blocked() }
+    }
+
+    /// Makes sure that the task wakes at `wake_at` or earlier, and when draining begins. Ready if one of them is there
+    /// already.
+    fn set_alarm(&mut self, wake_at: Instant, cx: &mut Task<'_>) -> Poll<()> {
+        let elapsed = self.alarm.is_elapsed();
+        // Later deadlines do not move the alarm: a busy connection would pay for it at every request.
+        let moved = elapsed || wake_at < self.alarm.deadline();
+        if moved {
+            self.alarm.as_mut().reset(wake_at);
+        }
+        let same = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if same && !moved {
+            return Poll::Pending;
+        }
+        if !same {
+            *self.waker = Some(cx.waker().clone());
+            // Polled once for each waker, and never after it fired.
+            if self.drain.since().is_none() && self.signal.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+        }
+        self.alarm.as_mut().poll(cx)
+    }
+}

@@ -1,0 +1,174 @@
+//! Serves HTTP/1.1 and HTTP/2 on a connection.
+//!
+//! - **reads** ALPN in `connection.tls`; without it, or with one that names no HTTP version, the first bytes
+//! - **writes** a [`Context`](towpath_gateway_core::Context) with the connection into each request's extensions
+//! - **ends a request with** 408, 414 or 431 for a head beyond [`Limits`]; 400 for one that is not HTTP
+//! - **settings** [`Limits`], [`Drain`]
+//! - **place** at the end of the accept stack, around the stack of HTTP layers
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context as Task, Poll};
+
+use bytes::Bytes;
+use http::Response;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::time::{Instant, sleep, timeout_at};
+use tower_service::Service;
+use towpath_gateway_core::{Accepted, BoxIo, Fault, Prefixed, Request};
+
+use crate::dispatch::Dispatch;
+use crate::drive::{Drive, End, LAST_WORDS};
+use crate::pace::{Framing, Pace, after};
+use crate::paced::Paced;
+use crate::sniff::{agreed, sniff};
+use crate::{Drain, Limits};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A connection being served; it resolves when the connection ends or becomes a tunnel.
+pub type ConnectionFuture = Pin<Box<dyn Future<Output = Result<(), Infallible>> + Send>>;
+
+/// Serves `S` on each connection it is called with.
+///
+/// Requests reach `S` with hyper's `OnUpgrade` among their extensions: whoever answers 101 (or 200 to CONNECT) may
+/// take the connection over with `hyper::upgrade::on`. Bodies stream both ways, with trailers. An error of `S` becomes
+/// the bare status of its reason; put [`RescueLayer`](towpath_gateway_core::RescueLayer) inside for a proper answer.
+///
+/// `S` is cloned once for a connection, and once more only for requests that find it not ready.
+#[derive(Clone)]
+pub struct Serve<S> {
+    service: S,
+    settings: Arc<Settings>,
+}
+
+struct Settings {
+    limits: Limits,
+    drain: Drain,
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+}
+
+impl<S> Serve<S> {
+    /// Serves `service` within `limits` until `drain` is signalled.
+    pub fn new(service: S, limits: Limits, drain: Drain) -> Self {
+        let settings = Settings { limits, drain, http1: http1(&limits), http2: http2(&limits) };
+        Self { service, settings: Arc::new(settings) }
+    }
+}
+
+impl<S> fmt::Debug for Serve<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Serve").field("limits", &self.settings.limits).finish_non_exhaustive()
+    }
+}
+
+impl<S, B> Service<Accepted> for Serve<S>
+where
+    S: Service<Request, Response = Response<B>, Error: Into<Fault>, Future: Send + 'static>,
+    S: Clone + Send + 'static,
+    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Default + Send + 'static,
+{
+    type Response = ();
+    type Error = Infallible;
+    type Future = ConnectionFuture;
+
+    fn poll_ready(&mut self, _: &mut Task<'_>) -> Poll<Result<(), Infallible>> {
+        // Readiness of the service is asked for each request, not for the connection.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, accepted: Accepted) -> ConnectionFuture {
+        let (service, settings) = (self.service.clone(), Arc::clone(&self.settings));
+        Box::pin(async move {
+            serve(service, &settings, accepted).await;
+            Ok(())
+        })
+    }
+}
+
+fn http1(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    let head = (limits.head_bytes as usize).max(SMALLEST_HEAD);
+    // The head's timeout is ours: hyper's would run between requests, too.
+    builder.timer(TokioTimer::new()).header_read_timeout(None).max_header_size(head).max_buf_size(head);
+    // hyper parses on the stack at its own default only.
+    if limits.header_count != HYPERS_HEADER_COUNT {
+        builder.max_headers(limits.header_count);
+    }
+    builder
+}
+
+const SMALLEST_HEAD: usize = 8192;
+const HYPERS_HEADER_COUNT: usize = 100;
+
+fn http2(limits: &Limits) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.concurrent_streams)
+        .initial_stream_window_size(limits.stream_window)
+        .initial_connection_window_size(limits.connection_window)
+        .max_send_buf_size(limits.send_buffer.min(u32::MAX as usize))
+        .max_header_list_size(limits.head_bytes);
+    builder
+}
+
+async fn serve<S, B>(service: S, settings: &Settings, accepted: Accepted)
+where
+    S: Service<Request, Response = Response<B>, Error: Into<Fault>, Future: Send + 'static>,
+    S: Clone + Send + 'static,
+    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Default + Send + 'static,
+{
+    let (guard, start) = (settings.drain.guard(), Instant::now());
+    let Accepted { mut io, connection } = accepted;
+    let peer = connection.peer;
+    let (prefix, framing) = match agreed(connection.tls.as_ref()) {
+        Some(framing) => (Bytes::new(), framing),
+        None => match look(&mut io, start, settings).await {
+            Ok(Some(seen)) => seen,
+            Ok(None) => return,
+            Err(error) => {
+                return tracing::debug!(%peer, %error, "connection ended before its protocol showed");
+            }
+        },
+    };
+    let pace = Arc::new(Pace::new(framing, start));
+    let io = TokioIo::new(Paced::new(Prefixed::new(prefix, io), Arc::clone(&pace), guard));
+    let (limits, drain) = (settings.limits, &settings.drain);
+    let dispatch = Dispatch::new(service, Arc::new(connection), Arc::clone(&pace), drain.clone(), limits);
+    let end = match framing {
+        Framing::H1 => {
+            let connection = settings.http1.serve_connection(io, dispatch).with_upgrades();
+            pin!(Drive::new(connection, pace, limits, drain.clone())).await
+        }
+        Framing::H2 => {
+            let connection = settings.http2.serve_connection(io, dispatch);
+            pin!(Drive::new(connection, pace, limits, drain.clone())).await
+        }
+    };
+    match end {
+        End::Over(None) => {}
+        End::Over(Some(error)) => tracing::debug!(%peer, %error, "connection failed"),
+        End::Expired(expiry) => tracing::debug!(%peer, ?expiry, "connection timed out"),
+        End::Cut => tracing::debug!(%peer, "connection cut at the drain's deadline"),
+    }
+}
+
+/// Waits for the first bytes, as long as a head may take; while draining, for a last request only.
+async fn look(io: &mut BoxIo, start: Instant, settings: &Settings) -> io::Result<Option<(Bytes, Framing)>> {
+    let last_words = async {
+        settings.drain.signalled().await;
+        sleep(LAST_WORDS).await;
+    };
+    tokio::select! {
+        biased;
+        seen = timeout_at(after(start, settings.limits.header_timeout), sniff(io)) => seen?,
+        () = last_words => Ok(None),
+    }
+}

@@ -1,0 +1,99 @@
+//! The boxed end of the accept stack.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::poll_fn;
+use std::task::{Context as Task, Poll};
+
+use tower_service::Service;
+use towpath_gateway_core::Accepted;
+
+use crate::ConnectionFuture;
+
+/// An accept stack whose type no longer matters: what a listener hands its connections to.
+///
+/// ```
+/// use std::convert::Infallible;
+/// use tokio::io::AsyncWriteExt;
+/// use towpath_gateway_core::Accepted;
+/// use towpath_server::ConnectionService;
+///
+/// let greeter = ConnectionService::new(tower::service_fn(|mut accepted: Accepted| async move {
+///     let _ = accepted.io.write_all(b"hello\n").await;
+///     Ok::<_, Infallible>(())
+/// }));
+/// ```
+pub struct ConnectionService(Box<dyn CloneService + Send + Sync>);
+
+impl ConnectionService {
+    /// Boxes `service`.
+    pub fn new<S>(service: S) -> Self
+    where
+        S: Service<Accepted, Response = (), Error = Infallible, Future: Send + 'static>,
+        S: Clone + Send + Sync + 'static,
+    {
+        Self(Box::new(Boxed(service)))
+    }
+
+    /// Serves one connection, on a clone: readiness, then the call.
+    pub(crate) fn serve(&self, accepted: Accepted) -> impl Future<Output = ()> + Send + 'static {
+        let mut service = self.clone();
+        async move {
+            let Ok(()) = poll_fn(|cx| service.poll_ready(cx)).await;
+            let Ok(()) = service.call(accepted).await;
+        }
+    }
+}
+
+impl Clone for ConnectionService {
+    fn clone(&self) -> Self {
+        Self(self.0.clone_box())
+    }
+}
+
+impl fmt::Debug for ConnectionService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ConnectionService")
+    }
+}
+
+impl Service<Accepted> for ConnectionService {
+    type Response = ();
+    type Error = Infallible;
+    type Future = ConnectionFuture;
+
+    fn poll_ready(&mut self, cx: &mut Task<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.ready(cx)
+    }
+
+    fn call(&mut self, accepted: Accepted) -> ConnectionFuture {
+        self.0.call(accepted)
+    }
+}
+
+trait CloneService {
+    fn clone_box(&self) -> Box<dyn CloneService + Send + Sync>;
+    fn ready(&mut self, cx: &mut Task<'_>) -> Poll<Result<(), Infallible>>;
+    fn call(&mut self, accepted: Accepted) -> ConnectionFuture;
+}
+
+#[derive(Clone)]
+struct Boxed<S>(S);
+
+impl<S> CloneService for Boxed<S>
+where
+    S: Service<Accepted, Response = (), Error = Infallible, Future: Send + 'static>,
+    S: Clone + Send + Sync + 'static,
+{
+    fn clone_box(&self) -> Box<dyn CloneService + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn ready(&mut self, cx: &mut Task<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, accepted: Accepted) -> ConnectionFuture {
+        Box::pin(self.0.call(accepted))
+    }
+}

@@ -1,0 +1,129 @@
+//! Terminates TLS at an edge listener.
+//!
+//! - **reads** the client's hello
+//! - **writes** `connection.tls`: version, server name, ALPN
+//! - **ends a connection** whose handshake fails, takes too long, or asks for a name that no certificate is for
+//!   (alert `unrecognized_name`, RFC 6066 section 3)
+//! - **settings** a live `rustls::ServerConfig` (see [`EdgeCertificates`](crate::EdgeCertificates)), a timeout
+//! - **place** on the accept stack under PROXY protocol, above whatever reads HTTP
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as Task, Poll};
+use std::time::Duration;
+
+use rustls::server::Acceptor;
+use rustls::{ProtocolVersion, ServerConfig, ServerConnection};
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
+use tower_layer::Layer;
+use tower_service::Service;
+use towpath_gateway_core::{Accepted, BoxIo, Live, TlsFacts, TlsVersion};
+
+/// Applies [`Terminate`].
+#[derive(Debug, Clone)]
+pub struct TerminateLayer {
+    config: Live<Arc<ServerConfig>>,
+    handshake_timeout: Duration,
+}
+
+impl TerminateLayer {
+    /// Handshakes use the configuration of their moment; a swap touches no connection that is open.
+    pub fn new(config: Live<Arc<ServerConfig>>, handshake_timeout: Duration) -> Self {
+        Self { config, handshake_timeout }
+    }
+}
+
+impl<S> Layer<S> for TerminateLayer {
+    type Service = Terminate<S>;
+
+    fn layer(&self, inner: S) -> Terminate<S> {
+        Terminate { inner, layer: self.clone() }
+    }
+}
+
+/// Makes the handshake and hands the clear stream on.
+#[derive(Debug, Clone)]
+pub struct Terminate<S> {
+    inner: S,
+    layer: TerminateLayer,
+}
+
+impl<S> Service<Accepted> for Terminate<S>
+where
+    S: Service<Accepted, Response = (), Error: Send, Future: Send> + Clone + Send + 'static,
+{
+    type Response = ();
+    type Error = S::Error;
+    type Future = TerminateFuture<S::Error>;
+
+    fn poll_ready(&mut self, cx: &mut Task<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, accepted: Accepted) -> Self::Future {
+        let fresh = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, fresh);
+        let layer = self.layer.clone();
+        TerminateFuture(Box::pin(async move {
+            let Accepted { io, mut connection } = accepted;
+            let Some(stream) = terminate(io, layer, connection.peer).await else { return Ok(()) };
+            connection.tls = facts(stream.get_ref().1);
+            inner.call(Accepted { io: Box::new(stream), connection }).await
+        }))
+    }
+}
+
+/// A connection being terminated and served. Boxed: once for a connection.
+pub struct TerminateFuture<E>(Pin<Box<dyn Future<Output = Result<(), E>> + Send>>);
+
+impl<E> Future for TerminateFuture<E> {
+    type Output = Result<(), E>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+async fn terminate(io: BoxIo, layer: TerminateLayer, peer: SocketAddr) -> Option<TlsStream<BoxIo>> {
+    match timeout(layer.handshake_timeout, handshake(io, layer.config)).await {
+        Ok(Ok(stream)) => return Some(stream),
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+        Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+    }
+    None
+}
+
+async fn handshake(io: BoxIo, config: Live<Arc<ServerConfig>>) -> io::Result<TlsStream<BoxIo>> {
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), io).await?;
+    let config: Arc<ServerConfig> = Arc::clone(&**config.load());
+    // rustls itself would say `access_denied`, which tells the client nothing about the name.
+    if config.cert_resolver.resolve(hello.client_hello()).is_none() {
+        return Err(refuse(hello).await);
+    }
+    hello.into_stream(config).await
+}
+
+async fn refuse(hello: StartHandshake<BoxIo>) -> io::Error {
+    // An alert record (RFC 8446 section 5.1): content type, version, length, fatal, unrecognized_name (112).
+    const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+    let name = hello.client_hello().server_name().unwrap_or("no name").to_owned();
+    let mut io = hello.io;
+    let _ = io.write_all(&UNRECOGNIZED_NAME).await;
+    let _ = io.shutdown().await;
+    io::Error::new(io::ErrorKind::NotFound, format!("no certificate for {name}"))
+}
+
+fn facts(session: &ServerConnection) -> Option<TlsFacts> {
+    let version = match session.protocol_version()? {
+        ProtocolVersion::TLSv1_3 => TlsVersion::Tls13,
+        _ => TlsVersion::Tls12,
+    };
+    let alpn = session.alpn_protocol().map(|name| Arc::from(String::from_utf8_lossy(name)));
+    Some(TlsFacts { version, server_name: session.server_name().map(Arc::from), alpn, identity: None })
+}
