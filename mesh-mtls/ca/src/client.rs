@@ -100,8 +100,7 @@ pub async fn request<S: Signer>(
     wanted: Option<&SpiffeId>,
     now: fn() -> SystemTime,
 ) -> Result<Credential, RequestError> {
-    let key = KeyPair::generate()?;
-    let csr = signing_request(&key)?;
+    let (key, csr) = key_and_request()?;
     let answer = signer.sign(SigningRequest { csr }).await.map_err(RequestError::Signer)?;
     let credential = credential(&answer, key, now())?;
     match wanted {
@@ -112,18 +111,25 @@ pub async fn request<S: Signer>(
     }
 }
 
-fn signing_request(key: &KeyPair) -> Result<String, rcgen::Error> {
+/// A fresh private key (ECDSA P-256), and a certificate signing request for it in PEM form.
+pub fn key_and_request() -> Result<(PrivateKeyDer<'static>, String), rcgen::Error> {
+    let key = KeyPair::generate()?;
     let mut params = CertificateParams::default();
     // The signer takes the key alone; there is nothing to ask for.
     params.distinguished_name = DistinguishedName::new();
-    params.serialize_request(key)?.pem()
+    let csr = params.serialize_request(&key)?.pem()?;
+    Ok((key.into(), csr))
 }
 
-fn credential(answer: &SigningAnswer, key: KeyPair, now: SystemTime) -> Result<Credential, RequestError> {
+fn credential(
+    answer: &SigningAnswer,
+    key: PrivateKeyDer<'static>,
+    now: SystemTime,
+) -> Result<Credential, RequestError> {
     let domain: TrustDomain = answer.trust_domain.parse()?;
     let bundle = TrustBundle::from_pem(domain, answer.bundle.as_bytes())?;
     let chain = CertificateDer::pem_slice_iter(answer.chain.as_bytes()).collect::<Result<Vec<_>, _>>()?;
-    Ok(Credential::new_at(chain, PrivateKeyDer::from(key), bundle, now)?)
+    Ok(Credential::new_at(chain, key, bundle, now)?)
 }
 
 #[cfg(test)]
@@ -187,7 +193,7 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn an_answer_for_another_key_is_refused() {
         let signer = Local::new(Duration::from_mins(1), SystemTime::now);
-        let csr = signing_request(&KeyPair::generate().unwrap()).unwrap();
+        let (_, csr) = key_and_request().unwrap();
         let answer = signer.sign(SigningRequest { csr }).await.unwrap();
         let error = request(&Replays(answer), None, SystemTime::now).await.unwrap_err();
         assert!(matches!(error, RequestError::Credential(CredentialError::KeyMismatch)), "{error}");

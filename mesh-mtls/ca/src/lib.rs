@@ -21,7 +21,9 @@ mod store;
 mod token;
 
 pub use authority::{Authority, IssueError};
-pub use client::{RequestError, Signer, SignerError, SigningAnswer, SigningRequest, request};
+pub use client::{
+    RequestError, Signer, SignerError, SigningAnswer, SigningRequest, key_and_request, request,
+};
 pub use csr::CsrError;
 pub use fingerprint::Fingerprint;
 pub use renewal::{RenewalEvent, RenewalSettings, keep_fresh};
