@@ -72,7 +72,7 @@ impl<S, D: Clone> Layer<S> for FilterLayer<D> {
 }
 
 /// Redirects, or changes a request and chooses its backend. `Host` is changed in the header, and in the URI where it
-/// names an authority.
+/// names an authority. The response body has to have an empty form, for redirects.
 #[derive(Debug, Clone)]
 pub struct Filter<S, D = fn(u64) -> u64> {
     inner: S,

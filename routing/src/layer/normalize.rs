@@ -1,8 +1,8 @@
 //! Makes one form of each request, before anything decides about it.
 //!
 //! - **reads** the request's target, host and connection headers; the context's connection
-//! - **writes** the normal path into the URI, the host into `Host`; strips headers of one hop on both ways; at the edge
-//!   also `X-Forwarded-For` and `X-Forwarded-Proto`
+//! - **writes** the normal path into the URI, the host into `Host`, cookies into one line; strips headers of one hop on
+//!   both ways; at the edge also `X-Forwarded-For` and `X-Forwarded-Proto`
 //! - **ends a request with** 400 if target, host or connection headers are doubtful; 502 if a 101 was not asked for
 //! - **settings** edge or mesh, and how far paths are normalized
 //! - **place** right inside the rescue, before routing: routing, policies and the backend have to see the same request
@@ -18,7 +18,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 use towpath_gateway_core::{Context, Fault, Reason};
 
-use crate::normalize::{PathNormalization, edge, hop, host};
+use crate::normalize::{PathNormalization, cookie, edge, hop, host};
 use crate::uri;
 
 /// Applies [`Normalize`].
@@ -114,6 +114,7 @@ impl NormalizeLayer {
         host::settle(request)?;
         self.normalize_path(request)?;
         hop::strip_request(request.headers_mut(), websocket)?;
+        cookie::join(request.headers_mut());
         if self.edge {
             edge::refuse_underscores(request.headers())?;
             edge::drop_internal(request.headers_mut());

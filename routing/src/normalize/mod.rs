@@ -1,5 +1,6 @@
-//! The parts of normalization, without tower: path, host, hop-by-hop headers, headers of the edge.
+//! The parts of normalization, without tower: path, host, cookies, headers of one hop, headers of the edge.
 
+pub(crate) mod cookie;
 pub(crate) mod edge;
 pub(crate) mod hop;
 pub(crate) mod host;

@@ -98,6 +98,12 @@ async fn host_is_set_from_the_authority() {
     );
 }
 
+#[tokio::test]
+async fn cookie_lines_become_one() {
+    let request = get("/", &[("cookie", "a=1"), ("cookie", "b=2")]);
+    assert_eq!(seen(NormalizeLayer::mesh(), request).await, Ok("/ cookie=a=1; b=2 host=a".to_owned()));
+}
+
 /// The answer to a request, to which the backend answered `status` with headers of one hop.
 async fn answered(request: Request<()>, status: StatusCode) -> Result<Vec<String>, Reason> {
     let inner = service_fn(move |_: Request<()>| async move {
