@@ -197,6 +197,11 @@ impl Context {
         self.tries().clone()
     }
 
+    /// How many tries were begun.
+    pub fn attempt_count(&self) -> usize {
+        self.tries().len()
+    }
+
     // Only the tasks of this one request ever meet at this lock.
     fn tries(&self) -> std::sync::MutexGuard<'_, Vec<Attempt>> {
         self.0.attempts.lock().unwrap_or_else(PoisonError::into_inner)

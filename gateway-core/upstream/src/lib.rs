@@ -1,5 +1,32 @@
 //! From a chosen backend to its answer: endpoint choice, connection pool, deadlines and safe retries.
+//!
+//! Outermost first, with the reason for each place in the module of its layer:
+//!
+//! | part | duty |
+//! |---|---|
+//! | [`DeadlineLayer`] | the time that all tries together may take |
+//! | [`RetryLayer`] | sends a request again where that is provably safe |
+//! | [`BalanceLayer`] | chooses an endpoint of the request's backend for this try |
+//! | [`Pool`] | carries the try over a kept connection, HTTP/1.1 or HTTP/2 |
+//! | a connect stack, such as [`TcpConnector`] | opens connections: `Service<Destination, Response = Connected>` |
+//!
+//! [`client`] stacks all of them.
 
+mod balance;
+mod client;
+mod connect;
+mod deadline;
+mod limit;
 mod policy;
+mod pool;
+mod random;
+mod retry;
 
+pub use balance::{Balance, BalanceFuture, BalanceLayer};
+pub use client::{Client, client};
+pub use connect::{ConnectFuture, EDGE_CONNECT_TIMEOUT, MESH_CONNECT_TIMEOUT, TcpConnector};
+pub use deadline::{Deadline, DeadlineFuture, DeadlineLayer};
 pub use policy::{Retry, Timeouts};
+pub use pool::{Pool, PoolFuture, PoolSettings};
+pub use random::Random;
+pub use retry::{RetryFuture, RetryLayer, Retrying};

@@ -1,0 +1,82 @@
+//! Connections that leave HTTP behind (RFC 9110 section 7.8), such as WebSocket.
+
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::copy_bidirectional;
+use towpath_gateway_core::{Body, Fault, Reason, Request, Response};
+
+use super::translate::tokens;
+
+/// A client's wish to go on in another protocol, which its connection allows.
+pub(super) struct Upgrade {
+    client: OnUpgrade,
+    protocols: Option<HeaderValue>,
+}
+
+impl Upgrade {
+    /// Takes the client's connection out of the request, if it asks for an upgrade that may be passed on.
+    ///
+    /// HTTP/2 over cleartext is never among them: it would carry requests past every layer of this proxy.
+    pub(super) fn take(request: &mut Request) -> Option<Self> {
+        let client = request.extensions_mut().remove::<OnUpgrade>()?;
+        let headers = request.headers();
+        let asked = tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
+        let http = tokens(headers, &UPGRADE)
+            .any(|name| starts_with_ignore_case(name, "h2c") || starts_with_ignore_case(name, "http/"));
+        if !asked || http || headers.get_all(UPGRADE).iter().count() != 1 {
+            return None;
+        }
+        Some(Self { client, protocols: headers.get(UPGRADE).cloned() })
+    }
+
+    /// Joins both connections once the server has agreed. The response goes to the client first; the bytes follow.
+    pub(super) fn join(self, mut response: http::Response<Incoming>) -> Result<Response, Fault> {
+        let agreed = response.headers().get(UPGRADE).cloned();
+        if !self.offers(agreed.as_ref()) {
+            return Err(
+                Fault::new(Reason::UpstreamInvalid).with_detail("101 to a protocol that was not offered")
+            );
+        }
+        let server = hyper::upgrade::on(&mut response);
+        tokio::spawn(tunnel(self.client, server));
+        let mut answer = Response::new(Body::empty());
+        *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *answer.headers_mut() = switching(response.into_parts().0.headers, agreed);
+        Ok(answer)
+    }
+
+    fn offers(&self, agreed: Option<&HeaderValue>) -> bool {
+        let text =
+            |value: Option<&HeaderValue>| value.and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let (Some(offered), Some(agreed)) = (text(self.protocols.as_ref()), text(agreed)) else {
+            return false;
+        };
+        offered.split(',').any(|protocol| protocol.trim().eq_ignore_ascii_case(agreed.trim()))
+    }
+}
+
+fn starts_with_ignore_case(text: &str, start: &str) -> bool {
+    text.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start))
+}
+
+fn switching(mut headers: HeaderMap, protocol: Option<HeaderValue>) -> HeaderMap {
+    super::translate::response(&mut headers);
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.extend(protocol.map(|protocol| (UPGRADE, protocol)));
+    headers
+}
+
+async fn tunnel(client: OnUpgrade, server: OnUpgrade) {
+    let result = match tokio::try_join!(client, server) {
+        Ok((client, server)) => {
+            copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(server)).await
+        }
+        Err(error) => Err(std::io::Error::other(error)),
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "tunnel broke off");
+    }
+}
