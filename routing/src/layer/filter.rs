@@ -27,16 +27,41 @@ use crate::{Redirect, RuleAction, WeightedBackend, uri};
 /// Applies [`Filter`].
 ///
 /// ```
-/// use axum::{Router, routing::get};
+/// use axum::{Router, http::StatusCode, routing::get};
 /// use tower::ServiceBuilder;
-/// use towpath_gateway_core::{Live, RescueLayer};
-/// use towpath_routing::{FilterLayer, RouteLayer, Routes};
+/// use towpath_gateway_core::{Live, Policies, RescueLayer, RouteName};
+/// use towpath_routing::{FilterLayer, Filters, Hostname, Listener, Redirect, Route, RouteLayer, Routes, Rule};
+///
+/// // Sends every client to HTTPS.
+/// let redirect =
+///     Redirect { scheme: Some("https".into()), host: None, port: None, path: None, status: StatusCode::FOUND };
+/// let rule = Rule {
+///     name: RouteName::new("shop/to-https", "0"),
+///     matches: Vec::new(), // every path
+///     filters: Filters { redirect: Some(redirect), ..Filters::default() },
+///     backends: Vec::new(),
+///     policies: Policies::default(),
+/// };
+/// let route = Route { name: "shop/to-https".into(), created: 0, hostnames: Vec::new(), rules: vec![rule] };
+/// let listener = Listener {
+///     name: "shop/gateway/http".into(),
+///     hostname: Hostname::Any,
+///     port: 80,
+///     https: false,
+///     routes: vec![route],
+/// };
 ///
 /// let stack = ServiceBuilder::new()
 ///     .layer(RescueLayer::new())
-///     .layer(RouteLayer::new(Live::new(Routes::default())))
+///     .layer(RouteLayer::new(Live::new(Routes::new(vec![listener]))))
 ///     .layer(FilterLayer::new());
-/// let app: Router = Router::new().route("/", get(|| async { "hello" })).layer(stack);
+/// let app: Router = Router::new().route("/", get(|| async { "never seen" })).layer(stack);
+/// # use axum::{body::Body, extract::Request};
+/// # use tower::ServiceExt as _;
+/// # let request = Request::builder().uri("/?a=b").header("host", "shop.example").body(Body::empty()).unwrap();
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+/// # let response = runtime.block_on(app.oneshot(request)).unwrap();
+/// # assert_eq!(response.headers()["location"], "https://shop.example/?a=b");
 /// ```
 #[derive(Debug, Clone)]
 pub struct FilterLayer<D = fn(u64) -> u64> {

@@ -27,10 +27,15 @@ use crate::{RequestFacts, Routes};
 /// use towpath_gateway_core::{Live, RescueLayer};
 /// use towpath_routing::{RouteLayer, Routes};
 ///
-/// // Filled later by `routes.store(Routes::new(listeners))`; until then everything is 404.
+/// // The empty table takes nothing: everything is 404 until `store` puts another in its place.
 /// let routes = Live::new(Routes::default());
 /// let stack = ServiceBuilder::new().layer(RescueLayer::new()).layer(RouteLayer::new(routes.clone()));
 /// let app: Router = Router::new().route("/", get(|| async { "hello" })).layer(stack);
+/// # use axum::{body::Body, extract::Request};
+/// # use tower::ServiceExt as _;
+/// # let answer = app.oneshot(Request::new(Body::empty()));
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+/// # assert_eq!(runtime.block_on(answer).unwrap().status(), 404);
 /// ```
 #[derive(Debug, Clone)]
 pub struct RouteLayer {

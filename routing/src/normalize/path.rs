@@ -19,7 +19,9 @@ use std::fmt;
 ///
 /// Bytes above ASCII are percent-encoded. Refused in every form but `None`: a raw `#`, control characters, `%00`,
 /// over-long UTF-8 (`%C0%AE`), and a `%` without two hex digits. Istio lets the last pass as it is; here it would
-/// break the fixed point, for in `%%32e` the decoded digits would complete a new escape.
+/// break the fixed point, for in `%%32e` the decoded digit would complete a new escape.
+///
+/// Paths in routes and policies are compared as they are written: write them in this form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PathNormalization {
     /// Paths are passed on as they came.
