@@ -1,0 +1,209 @@
+//! Processes and a small client for the tests of programs.
+#![allow(dead_code, unreachable_pub)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// A Gateway for every host.
+pub const GATEWAY: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {namespace: edge, name: web}
+spec:
+  gatewayClassName: towpath
+  listeners:
+    - {name: http, port: 80, protocol: HTTP}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: towpath}
+spec: {controllerName: towpath.dev/gateway}
+";
+
+/// A route of that Gateway to one address.
+pub fn route(app: SocketAddr) -> String {
+    format!(
+        "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{namespace: edge, name: all}}
+spec:
+  parentRefs:
+    - name: web
+  rules:
+    - matches:
+        - path: {{type: PathPrefix, value: /}}
+      backendRefs:
+        - name: app
+          port: 80
+---
+apiVersion: v1
+kind: Service
+metadata: {{namespace: edge, name: app}}
+spec:
+  ports: [{{name: http, port: 80}}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  namespace: edge
+  name: app-1
+  labels: {{kubernetes.io/service-name: app}}
+addressType: IPv4
+ports: [{{name: http, port: {}}}]
+endpoints:
+  - addresses: [\"{}\"]
+",
+        app.port(),
+        app.ip(),
+    )
+}
+
+pub fn write(dir: &Path, name: &str, text: &str) {
+    // In one step, as editors do it: a reader sees the old file or the new one.
+    let partial = dir.join(format!(".{name}.partial"));
+    std::fs::write(&partial, text).unwrap();
+    std::fs::rename(partial, dir.join(name)).unwrap();
+}
+
+/// An address that was free a moment ago.
+pub fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A part of the program, ended with its handle.
+pub struct Running(Child);
+
+impl Running {
+    pub fn start(args: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_scenario"));
+        Self(command.args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A gateway in front of one application.
+pub struct Gateway {
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    pub dir: TempDir,
+    _process: Running,
+}
+
+pub fn backend(app: SocketAddr) -> Gateway {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "gateway.yaml", GATEWAY);
+    write(dir.path(), "route.yaml", &route(app));
+    let (address, admin) = (free(), free());
+    let process = Running::start(&[
+        "gateway",
+        "--config",
+        &dir.path().display().to_string(),
+        "--port-map",
+        &format!("edge/web:80={address}"),
+        "--admin",
+        &admin.to_string(),
+        "--workers",
+        "1",
+    ]);
+    wait_for("the gateway", || get(admin, "/ready").is_some_and(|answer| answer.status == 200));
+    Gateway { address, admin, dir, _process: process }
+}
+
+/// Waits until `condition` holds; fails after 20 seconds.
+pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+pub struct Answer {
+    pub status: u16,
+    pub body: String,
+    /// Whether the body ended as its framing says.
+    pub complete: bool,
+}
+
+/// One request on a connection of its own.
+pub fn get(address: SocketAddr, path: &str) -> Option<Answer> {
+    Kept::try_open(address)?.get(path)
+}
+
+/// A kept connection.
+pub struct Kept(BufReader<TcpStream>);
+
+impl Kept {
+    pub fn open(address: SocketAddr) -> Self {
+        Self::try_open(address).expect("it listens")
+    }
+
+    fn try_open(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(address).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+        Some(Self(BufReader::new(stream)))
+    }
+
+    pub fn status(&mut self, path: &str) -> u16 {
+        self.get(path).expect("the connection is kept").status
+    }
+
+    fn get(&mut self, path: &str) -> Option<Answer> {
+        write!(self.0.get_mut(), "GET {path} HTTP/1.1\r\nhost: shop.example.com\r\n\r\n").ok()?;
+        let status = self.line()?.split_whitespace().nth(1)?.parse().ok()?;
+        let (mut length, mut chunked) = (None, false);
+        loop {
+            let line = self.line()?.to_ascii_lowercase();
+            if line.is_empty() {
+                break;
+            }
+            if let Some(value) = line.strip_prefix("content-length:") {
+                length = value.trim().parse::<usize>().ok();
+            }
+            chunked |= line.starts_with("transfer-encoding:") && line.ends_with("chunked");
+        }
+        let (body, complete) = if chunked { self.chunks() } else { self.exactly(length.unwrap_or(0)) };
+        Some(Answer { status, body: String::from_utf8_lossy(&body).into_owned(), complete })
+    }
+
+    fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        (self.0.read_line(&mut line).ok()? > 0).then(|| line.trim_end().to_owned())
+    }
+
+    fn exactly(&mut self, length: usize) -> (Vec<u8>, bool) {
+        let mut body = Vec::new();
+        let read = self.0.by_ref().take(length as u64).read_to_end(&mut body);
+        let complete = read.is_ok() && body.len() == length;
+        (body, complete)
+    }
+
+    fn chunks(&mut self) -> (Vec<u8>, bool) {
+        let mut whole = Vec::new();
+        loop {
+            let Some(length) = self.line().and_then(|line| usize::from_str_radix(line.trim(), 16).ok()) else {
+                return (whole, false);
+            };
+            let (chunk, complete) = self.exactly(length);
+            whole.extend(chunk);
+            if !complete || self.line().is_none() {
+                return (whole, false);
+            }
+            if length == 0 {
+                return (whole, true);
+            }
+        }
+    }
+}
