@@ -72,7 +72,9 @@ impl Workers {
             worker.handle.spawn(async move {
                 let service = factory(number);
                 let drain = admission.drain.clone();
-                accept::run(listener, service, admission, stop(closing, drain)).await;
+                accept::run(listener, service, admission, stop(closing.clone(), drain)).await;
+                // `Listening::closed` waits for this, and by now the socket is gone.
+                drop(closing);
             });
         }
         Ok(Listening { local, close })
