@@ -1,1 +1,7 @@
-fn main() {}
+//! The program of [`towpath_service`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    towpath_service::run(std::env::args_os())
+}
