@@ -15,27 +15,20 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 use towpath_gateway_core::{Body, Connection, Context, Fault, Reason, Request};
 
+use crate::Limits;
 use crate::pace::Pace;
-use crate::{Drain, Limits};
 
 /// hyper's service for one connection. It keeps one clone of the stack and calls it at once while that is ready.
 pub(crate) struct Dispatch<S> {
     service: RefCell<S>,
     connection: Arc<Connection>,
     pace: Arc<Pace>,
-    drain: Drain,
     limits: Limits,
 }
 
 impl<S> Dispatch<S> {
-    pub(crate) fn new(
-        service: S,
-        connection: Arc<Connection>,
-        pace: Arc<Pace>,
-        drain: Drain,
-        limits: Limits,
-    ) -> Self {
-        Self { service: RefCell::new(service), connection, pace, drain, limits }
+    pub(crate) fn new(service: S, connection: Arc<Connection>, pace: Arc<Pace>, limits: Limits) -> Self {
+        Self { service: RefCell::new(service), connection, pace, limits }
     }
 
     fn prepare(&self, request: http::Request<Incoming>) -> Request {
@@ -57,12 +50,12 @@ where
 
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
         let open = Open::new(&self.pace);
-        let closing = (request.version() < Version::HTTP_2).then(|| self.drain.clone());
+        let old = request.version() < Version::HTTP_2;
         let state = match refusal(&request, &self.limits) {
             Some(reason) => State::Refused { fault: Some(Fault::new(reason)) },
             None => start::<S>(&mut self.service.borrow_mut(), self.prepare(request)),
         };
-        Exchange { state, open: Some(open), closing }
+        Exchange { state, open: Some(open), old }
     }
 }
 
@@ -98,7 +91,8 @@ pin_project! {
         #[pin]
         state: State<S, F>,
         open: Option<Open>,
-        closing: Option<Drain>,
+        // HTTP/1, which says goodbye in a header.
+        old: bool,
     }
 }
 
@@ -137,10 +131,10 @@ where
             }
         };
         let mut response = answer.unwrap_or_else(|fault| bare(&fault));
-        if this.closing.as_ref().is_some_and(Drain::is_draining) {
+        let open = this.open.take();
+        if *this.old && open.as_ref().is_some_and(|open| open.pace.is_draining()) {
             say_goodbye(&mut response);
         }
-        let open = this.open.take();
         Poll::Ready(Ok(response.map(|body| ExchangeBody { body, open })))
     }
 }
@@ -160,18 +154,31 @@ fn say_goodbye<B>(response: &mut Response<B>) {
 }
 
 /// Counts its request as in flight.
-struct Open(Arc<Pace>);
+struct Open {
+    pace: Arc<Pace>,
+    held_back: bool,
+}
 
 impl Open {
     fn new(pace: &Arc<Pace>) -> Self {
         pace.begin();
-        Self(Arc::clone(pace))
+        Self { pace: Arc::clone(pace), held_back: false }
+    }
+
+    fn ask(&mut self) {
+        self.pace.ask(std::mem::take(&mut self.held_back));
+    }
+
+    fn hold_back(&mut self) {
+        self.held_back = true;
+        self.pace.hold_back();
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.end();
+        self.ask();
+        self.pace.end();
     }
 }
 
@@ -192,7 +199,15 @@ impl<B: http_body::Body<Data: Buf>> http_body::Body for ExchangeBody<B> {
         self: Pin<&mut Self>,
         cx: &mut Task<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        self.project().body.poll_frame(cx)
+        let mut this = self.project();
+        if let Some(open) = &mut this.open {
+            open.ask();
+        }
+        let frame = this.body.as_mut().poll_frame(cx);
+        if let (Poll::Ready(Some(Ok(_))), Some(open)) = (&frame, this.open) {
+            open.hold_back();
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -20,7 +20,7 @@ use crate::{Drain, Limits};
 /// this long for a last request, which is answered with `Connection: close`.
 pub(crate) const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// Time for the goodbyes of an idle connection: GOAWAY and its ping, or a TLS close.
+/// Time for an idle HTTP/1 connection to close.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// How a connection ended.
@@ -77,7 +77,9 @@ pin_project! {
         // The task that alarm and signal wake. They are polled again only when it changes: the signal is shared by
         // all connections and its lock must stay off the request path.
         waker: Option<Waker>,
+        // Which head is on its way, which piece of an answer waits for the client: each with its beginning.
         head: Option<(usize, Instant)>,
+        piece: Option<(usize, Instant)>,
         finishing: bool,
         close_by: Option<Instant>,
         pace: Arc<Pace>,
@@ -94,6 +96,7 @@ impl<C> Drive<C> {
             signal: drain.notified(),
             waker: None,
             head: Some((1, pace.start())),
+            piece: None,
             finishing: false,
             close_by: None,
             pace,
@@ -177,7 +180,12 @@ impl<C: Graceful> DriveProjection<'_, C> {
         match due.filter(|(at, _)| *at <= now)?.1 {
             Expiry::Idle if self.close_by.is_some() => None,
             Expiry::Idle => {
-                *self.close_by = Some(now + GOODBYE);
+                // Over HTTP/2 the end of an answer may still wait inside h2 for the client to take it.
+                let goodbye = match self.pace.framing() {
+                    Framing::H1 => GOODBYE,
+                    Framing::H2 => self.limits.stall_timeout,
+                };
+                *self.close_by = Some(after(now, goodbye));
                 Some(Step::Finish)
             }
             late => Some(Step::End(End::Expired(late))),
@@ -198,14 +206,13 @@ impl<C: Graceful> DriveProjection<'_, C> {
     }
 
     fn facts(&mut self) -> Facts {
-        *self.head = match (self.pace.heading(), *self.head) {
-            (Some(now), Some((before, since))) if now == before => Some((before, since)),
-            (Some(now), _) => Some((now, Instant::now())),
-            (None, _) => None,
-        };
+        follow(self.head, self.pace.heading());
+        follow(self.piece, self.pace.held_back());
         // Once it is asked to end, an idle connection is not asked again: `close_by` or the drain's deadline ends it.
         let idle = if *self.finishing { None } else { self.pace.idle() };
-        Facts { heading: self.head.map(|(_, since)| since), idle, blocked: self.pace.blocked() }
+        let since = |started: Option<(usize, Instant)>| started.map(|(_, since)| since);
+        let blocked = [self.pace.blocked(), since(*self.piece)].into_iter().flatten().min();
+        Facts { heading: since(*self.head), idle, blocked }
     }
 
     /// Makes sure that the task wakes at `wake_at` or earlier, and when draining begins. Ready if one of them is there
@@ -229,5 +236,14 @@ impl<C: Graceful> DriveProjection<'_, C> {
             }
         }
         self.alarm.as_mut().poll(cx)
+    }
+}
+
+/// Keeps the moment at which `now` was first seen.
+fn follow(started: &mut Option<(usize, Instant)>, now: Option<usize>) {
+    match (now, *started) {
+        (Some(now), Some((before, _))) if now == before => {}
+        (Some(now), _) => *started = Some((now, Instant::now())),
+        (None, _) => *started = None,
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::Limits;
+use crate::{Drain, Limits};
 
 /// The HTTP version of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,10 +78,15 @@ pub(crate) struct Pace {
     /// Milliseconds from `start`, plus one; 0 while bytes flow.
     blocked_since: AtomicU64,
     timed_out: AtomicBool,
+    /// Answers of which hyper took a piece and did not come back for more: over HTTP/2, the client gives no window.
+    held_back: AtomicUsize,
+    /// Pieces of answers asked for.
+    asked: AtomicUsize,
+    drain: Drain,
 }
 
 impl Pace {
-    pub(crate) fn new(framing: Framing, start: Instant) -> Self {
+    pub(crate) fn new(framing: Framing, start: Instant, drain: Drain) -> Self {
         Self {
             framing,
             start,
@@ -92,6 +97,9 @@ impl Pace {
             bytes: AtomicUsize::new(0),
             blocked_since: AtomicU64::new(0),
             timed_out: AtomicBool::new(false),
+            held_back: AtomicUsize::new(0),
+            asked: AtomicUsize::new(0),
+            drain,
         }
     }
 
@@ -171,6 +179,29 @@ impl Pace {
         Some(self.start + Duration::from_millis(since))
     }
 
+    /// An answer is asked for a piece, after `waited` or not.
+    pub(crate) fn ask(&self, waited: bool) {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        if waited {
+            self.held_back.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// An answer gave a piece, and waits until the next is asked for.
+    pub(crate) fn hold_back(&self) {
+        self.held_back.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// While answers are held back: a number that changes when any of them moves.
+    pub(crate) fn held_back(&self) -> Option<usize> {
+        let held = self.framing == Framing::H2 && self.held_back.load(Ordering::Relaxed) > 0;
+        held.then(|| self.asked.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.drain.is_draining()
+    }
+
     /// From now on the byte stream answers 408 in place of reading.
     pub(crate) fn time_out(&self) {
         self.timed_out.store(true, Ordering::Relaxed);
@@ -223,7 +254,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_head_is_under_way_from_its_first_byte_to_its_request() {
-        let pace = Pace::new(Framing::H1, Instant::now());
+        let pace = Pace::new(Framing::H1, Instant::now(), Drain::default());
         assert_eq!(pace.heading(), Some(1), "a new connection owes its first head");
         pace.begin();
         assert_eq!((pace.heading(), pace.idle()), (None, None));
@@ -238,7 +269,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn half_a_preface_is_no_connection_yet() {
-        let pace = Pace::new(Framing::H2, Instant::now());
+        let pace = Pace::new(Framing::H2, Instant::now(), Drain::default());
         pace.read(24);
         assert_eq!(pace.heading(), Some(1));
         pace.read(9);
@@ -248,7 +279,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn blocked_means_since_the_first_write_that_waited() {
-        let pace = Pace::new(Framing::H1, Instant::now());
+        let pace = Pace::new(Framing::H1, Instant::now(), Drain::default());
         let start = Instant::now();
         pace.blocks();
         tokio::time::advance(Duration::from_secs(1)).await;

@@ -138,10 +138,10 @@ where
             }
         },
     };
-    let pace = Arc::new(Pace::new(framing, start));
+    let pace = Arc::new(Pace::new(framing, start, settings.drain.clone()));
     let io = TokioIo::new(Paced::new(Prefixed::new(prefix, io), Arc::clone(&pace), guard));
     let (limits, drain) = (settings.limits, &settings.drain);
-    let dispatch = Dispatch::new(service, Arc::new(connection), Arc::clone(&pace), drain.clone(), limits);
+    let dispatch = Dispatch::new(service, Arc::new(connection), Arc::clone(&pace), limits);
     let end = match framing {
         Framing::H1 => {
             let connection = settings.http1.serve_connection(io, dispatch).with_upgrades();

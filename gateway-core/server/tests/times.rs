@@ -184,6 +184,54 @@ async fn a_client_that_does_not_read_is_cut_off() {
     assert_about(start, 60);
 }
 
+/// Endless pieces, as fast as they are taken.
+struct Endless;
+
+impl http_body::Body for Endless {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        std::task::Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b'x'; 4096])))))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_h2_client_that_gives_no_window_is_cut_off() {
+    let (client, server) = duplex(64 * 1024);
+    let endless = handler(|_| async { Ok(Response::new(Body::new(Endless))) });
+    let serving = serve_stream(server, endless, limits(), &Drain::default());
+    let mut client = h2_over(client).await;
+    // Taken but never read: hyper's client returns no window for it.
+    let response = client.send_request(get("http://a.example/")).await.unwrap();
+    let start = Instant::now();
+    serving.await.unwrap();
+    assert_about(start, 60);
+    drop(response);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_h2_client_that_reads_slowly_is_not() {
+    let (client, server) = duplex(64 * 1024);
+    let endless = handler(|_| async { Ok(Response::new(Body::new(Endless))) });
+    let serving = serve_stream(server, endless, limits(), &Drain::default());
+    let mut client = h2_over(client).await;
+    let mut body = client.send_request(get("http://a.example/")).await.unwrap().into_body();
+    for _ in 0..20 {
+        sleep(Duration::from_secs(50)).await;
+        // A window's worth and more, so that the client gives some back.
+        let mut taken = 0;
+        while taken < 2 * 1024 * 1024 {
+            let frame = http_body_util::BodyExt::frame(&mut body).await.unwrap().unwrap();
+            taken += frame.into_data().unwrap().len();
+        }
+    }
+    assert!(!serving.is_finished());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_client_that_reads_slowly_gets_all() {
     let (mut client, server) = duplex(1024);
