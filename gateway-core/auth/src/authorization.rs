@@ -1,22 +1,131 @@
-//! Istio authorization policies as data.
+//! Istio authorization policies as data, and their evaluation: facts in, verdict out.
+
+mod pattern;
+mod rule;
 
 use std::sync::Arc;
 
-/// The policies in force for one workload. The evaluation is pure: facts in, verdict out.
+use towpath_gateway_core::SpiffeId;
+
+pub use pattern::Pattern;
+
+/// The policies in force for one workload. The evaluation is pure: no clock, no I/O.
 #[derive(Debug, Clone, Default)]
 pub struct AuthorizationPolicies {
-    pub(crate) policies: Vec<AuthorizationPolicy>,
+    deny: Vec<AuthorizationPolicy>,
+    allow: Vec<AuthorizationPolicy>,
 }
 
 impl AuthorizationPolicies {
     /// Policies that select the workload, in any order.
     pub fn new(policies: Vec<AuthorizationPolicy>) -> Self {
-        Self { policies }
+        let (deny, allow) = policies.into_iter().partition(|policy| policy.action == Action::Deny);
+        Self { deny, allow }
     }
 
     /// Whether no policy is in force at all.
     pub fn is_empty(&self) -> bool {
-        self.policies.is_empty()
+        self.deny.is_empty() && self.allow.is_empty()
+    }
+
+    /// The policies in the order of their evaluation: DENY before ALLOW.
+    pub fn iter(&self) -> impl Iterator<Item = &AuthorizationPolicy> {
+        self.deny.iter().chain(&self.allow)
+    }
+
+    /// Decides (Istio security reference, "Authorization policy precedence"): any DENY policy that matches refuses;
+    /// else without ALLOW policies everything passes; else any ALLOW policy that matches lets pass.
+    pub fn evaluate(&self, facts: &Facts<'_>) -> Verdict {
+        let matching = |list: &[AuthorizationPolicy]| {
+            list.iter().find(|policy| policy.matches(facts)).map(|policy| Arc::clone(&policy.name))
+        };
+        if let Some(name) = matching(&self.deny) {
+            return Verdict::new(false, Some(name), Ground::Denied);
+        }
+        if self.allow.is_empty() {
+            return Verdict::new(true, None, Ground::NothingForbids);
+        }
+        match matching(&self.allow) {
+            Some(name) => Verdict::new(true, Some(name), Ground::Allowed),
+            None => Verdict::new(false, None, Ground::NothingAllows),
+        }
+    }
+}
+
+/// What is known about a request or a connection that wants to pass.
+#[derive(Debug, Clone)]
+pub struct Facts<'a> {
+    /// Identity that the peer proved; `None` on plaintext.
+    pub principal: Option<&'a SpiffeId>,
+    /// Port that was asked for. While it is not known, ALLOW rules that name ports do not hold and DENY rules do.
+    pub port: Option<u16>,
+    /// The HTTP side.
+    pub http: Http<'a>,
+}
+
+/// The HTTP side of what wants to pass.
+#[derive(Debug, Clone)]
+pub enum Http<'a> {
+    /// A request.
+    Request(HttpFacts<'a>),
+    /// A connection that carries something else: ALLOW rules that name HTTP are void, DENY rules widen to what is
+    /// left of them.
+    None,
+    /// A connection that requests will come on. Refused is only what no request could make pass; every request is
+    /// still to be evaluated by itself.
+    Ahead,
+}
+
+/// The facts of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct HttpFacts<'a> {
+    /// Method, as sent.
+    pub method: &'a str,
+    /// Host with port, as sent; `None` if the request names none.
+    pub host: Option<&'a str>,
+    /// Normalized path without query.
+    pub path: &'a str,
+}
+
+/// What the policies decide.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether the request may pass.
+    pub allowed: bool,
+    /// `namespace/name` of the policy that decided; `None` if no policy matched.
+    pub policy: Option<Arc<str>>,
+    /// Why.
+    pub ground: Ground,
+}
+
+impl Verdict {
+    fn new(allowed: bool, policy: Option<Arc<str>>, ground: Ground) -> Self {
+        Self { allowed, policy, ground }
+    }
+}
+
+/// Why a verdict is what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ground {
+    /// A DENY policy matches.
+    Denied,
+    /// An ALLOW policy matches.
+    Allowed,
+    /// There are ALLOW policies and none matches.
+    NothingAllows,
+    /// No DENY policy matches, and there is no ALLOW policy.
+    NothingForbids,
+}
+
+impl Ground {
+    /// The sentence for the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Denied => "a DENY policy matches",
+            Self::Allowed => "an ALLOW policy matches",
+            Self::NothingAllows => "no ALLOW policy matches",
+            Self::NothingForbids => "no DENY policy matches, and there is no ALLOW policy",
+        }
     }
 }
 
@@ -29,6 +138,12 @@ pub struct AuthorizationPolicy {
     pub action: Action,
     /// Alternatives.
     pub rules: Vec<AuthorizationRule>,
+}
+
+impl AuthorizationPolicy {
+    fn matches(&self, facts: &Facts<'_>) -> bool {
+        self.rules.iter().any(|rule| rule.holds(self.action, facts))
+    }
 }
 
 /// What a match of a policy means.
@@ -83,37 +198,5 @@ pub struct Operation {
     pub not_ports: Vec<u16>,
 }
 
-/// A value of a policy: `*` is a wildcard as the whole value (present and not empty), as first or as last character.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Pattern {
-    /// Equal.
-    Exact(Arc<str>),
-    /// Begins with (the policy's value ended in `*`).
-    Prefix(Arc<str>),
-    /// Ends with (the policy's value began with `*`).
-    Suffix(Arc<str>),
-    /// Present and not empty.
-    Present,
-}
-
-impl Pattern {
-    /// Reads a policy's value. A leading `*` wins over a trailing one.
-    pub fn new(value: &str) -> Self {
-        match (value, value.strip_prefix('*'), value.strip_suffix('*')) {
-            ("*", _, _) => Self::Present,
-            (_, Some(suffix), _) => Self::Suffix(suffix.into()),
-            (_, None, Some(prefix)) => Self::Prefix(prefix.into()),
-            (exact, None, None) => Self::Exact(exact.into()),
-        }
-    }
-
-    /// Whether `value` is meant.
-    pub fn matches(&self, value: &str) -> bool {
-        match self {
-            Self::Exact(exact) => **exact == *value,
-            Self::Prefix(prefix) => value.starts_with(&**prefix),
-            Self::Suffix(suffix) => value.ends_with(&**suffix),
-            Self::Present => !value.is_empty(),
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,19 @@
 //! Who is asking (API keys), and may they (Istio authorization policies).
 
+mod admit;
 mod api_key;
 mod authorization;
+mod authorize;
+mod authorize_connection;
+mod credential;
+mod key_layer;
 
-pub use api_key::{ApiKeyDigest, ApiKeyLocation, ApiKeys};
-pub use authorization::{Action, AuthorizationPolicies, AuthorizationPolicy, AuthorizationRule, Operation, Pattern, Source};
+pub use admit::AdmitFuture;
+pub use api_key::{ApiKeyDigest, ApiKeyLocation, ApiKeys, InvalidDigest};
+pub use authorization::{
+    Action, AuthorizationPolicies, AuthorizationPolicy, AuthorizationRule, Facts, Ground, Http, HttpFacts,
+    Operation, Pattern, Source, Verdict,
+};
+pub use authorize::{Authorize, AuthorizeLayer};
+pub use authorize_connection::{AuthorizeConnection, ConnectionAuthorizeLayer};
+pub use key_layer::{ApiKeyLayer, CheckApiKey};
