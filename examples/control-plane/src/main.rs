@@ -1,1 +1,7 @@
-fn main() {}
+//! The `control-plane` program; see the library for what it does.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    towpath_control_plane::run(std::env::args_os())
+}
