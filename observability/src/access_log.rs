@@ -47,7 +47,8 @@ impl AccessLog {
         Self::writer(io::stdout())
     }
 
-    /// Appends to a file, which is made if it is not there. Fails if it cannot be opened, or no thread started.
+    /// Appends to a file, which is made if it is not there and stays open (rotate it by copy and truncate). Fails if
+    /// it cannot be opened, or no thread started.
     pub fn file(path: impl AsRef<Path>) -> io::Result<Self> {
         let path = path.as_ref();
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(|error| {

@@ -14,7 +14,7 @@ use http_body::{Body as HttpBody, Frame};
 use http_body_util::{BodyExt, StreamBody};
 use serde_json::Value;
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
-use towpath_gateway_core::{Body, Consumer, Context, Fault, Reason, RescueLayer};
+use towpath_gateway_core::{Body, Consumer, Context, Fault, HttpService, Reason, RescueLayer};
 use towpath_observability::{AccessLog, Metrics, ProcessFacts, RecordLayer, Recorder};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -231,6 +231,18 @@ async fn a_body_in_hand_stays_in_hand() {
     let request = Request::post("/").body(Body::from("abc")).unwrap();
     fixture.layer.layer(inner).oneshot(request).await.unwrap();
     assert_eq!(fixture.record()["bytes_in"], 3);
+}
+
+#[tokio::test]
+async fn with_rescue_inside_it_fits_under_the_boxed_seam() {
+    let fixture = fixture();
+    let refuse =
+        service_fn(|_: Request<Body>| async { Err::<Response<Body>, _>(Fault::new(Reason::NoRoute)) });
+    let stack = ServiceBuilder::new().layer(fixture.layer.clone()).layer(RescueLayer::new()).service(refuse);
+    let response = HttpService::new(stack).oneshot(get("/")).await.unwrap();
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    drop(response);
+    assert_eq!(fixture.record()["reason"], "no_route");
 }
 
 #[tokio::test]
