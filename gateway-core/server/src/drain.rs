@@ -12,6 +12,10 @@ use tokio::time::{Instant, sleep_until};
 use crate::Limits;
 use crate::pace::after;
 
+/// HTTP/1 has no way to refuse a request that is already on its way, so while draining a quiet connection stays open
+/// this long for a last request, which is answered with `Connection: close`.
+pub(crate) const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// Tells connections to end when their requests are answered, and waits for them.
 ///
 /// Clones are handles to one drain. Connections, and the tunnels that they turn into, hold a [`DrainGuard`].
@@ -103,6 +107,14 @@ impl Drain {
     pub fn guard(&self) -> DrainGuard {
         self.0.guards.fetch_add(1, Ordering::Relaxed);
         DrainGuard(Arc::clone(&self.0))
+    }
+
+    /// Resolves when a connection that has not said what it wants need not be waited for any more.
+    pub(crate) async fn last_words(&self) {
+        self.signalled().await;
+        if let Some(since) = self.since() {
+            sleep_until(since + LAST_WORDS).await;
+        }
     }
 
     /// When draining began.

@@ -13,12 +13,9 @@ use pin_project_lite::pin_project;
 use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::drain::LAST_WORDS;
 use crate::pace::{Expiry, Facts, Framing, Pace, after, expiry};
 use crate::{Drain, Limits};
-
-/// HTTP/1 has no way to refuse a request that is already on its way, so while draining a quiet connection stays open
-/// this long for a last request, which is answered with `Connection: close`.
-pub(crate) const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Time for an idle HTTP/1 connection to close.
 const GOODBYE: Duration = Duration::from_secs(1);

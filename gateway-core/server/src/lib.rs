@@ -58,7 +58,8 @@
 //! use towpath_server::{ConnectionService, Drain, Limits, Serve, TerminateLayer, Workers, bind};
 //!
 //! let (limits, drain) = (Limits::edge(), Drain::default());
-//! let tls = TerminateLayer::new(Live::new(certificates.server_config()?), limits.handshake_timeout);
+//! let tls = TerminateLayer::new(Live::new(certificates.server_config()?), limits.handshake_timeout)
+//!     .with_drain(drain.clone());
 //! let workers = Workers::start(std::thread::available_parallelism()?.get())?;
 //! let bound = bind("0.0.0.0:443".parse()?, workers.count())?;
 //! let stack = {

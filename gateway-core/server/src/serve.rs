@@ -18,12 +18,12 @@ use bytes::Bytes;
 use http::Response;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tower_service::Service;
 use towpath_gateway_core::{Accepted, BoxIo, Fault, Prefixed, Request};
 
 use crate::dispatch::Dispatch;
-use crate::drive::{Drive, End, LAST_WORDS};
+use crate::drive::{Drive, End};
 use crate::pace::{Framing, Pace, after};
 use crate::paced::Paced;
 use crate::sniff::{agreed, sniff};
@@ -162,13 +162,9 @@ where
 
 /// Waits for the first bytes, as long as a head may take; while draining, for a last request only.
 async fn look(io: &mut BoxIo, start: Instant, settings: &Settings) -> io::Result<Option<(Bytes, Framing)>> {
-    let last_words = async {
-        settings.drain.signalled().await;
-        sleep(LAST_WORDS).await;
-    };
     tokio::select! {
         biased;
         seen = timeout_at(after(start, settings.limits.header_timeout), sniff(io)) => seen?,
-        () = last_words => Ok(None),
+        () = settings.drain.last_words() => Ok(None),
     }
 }

@@ -4,7 +4,7 @@
 //! - **writes** `connection.tls`: version, server name, ALPN
 //! - **ends a connection** whose handshake fails, takes too long, or asks for a name that no certificate is for
 //!   (alert `unrecognized_name`, RFC 6066 section 3)
-//! - **settings** a live `rustls::ServerConfig` (see [`EdgeCertificates`](crate::EdgeCertificates)), a timeout
+//! - **settings** a live `rustls::ServerConfig` (see [`EdgeCertificates`](crate::EdgeCertificates)), a timeout, [`Drain`]
 //! - **place** on the accept stack under PROXY protocol, above whatever reads HTTP
 
 use std::future::Future;
@@ -25,17 +25,28 @@ use tower_layer::Layer;
 use tower_service::Service;
 use towpath_gateway_core::{Accepted, BoxIo, Live, TlsFacts, TlsVersion};
 
+use crate::Drain;
+
 /// Applies [`Terminate`].
 #[derive(Debug, Clone)]
 pub struct TerminateLayer {
     config: Live<Arc<ServerConfig>>,
     handshake_timeout: Duration,
+    drain: Option<Drain>,
 }
 
 impl TerminateLayer {
     /// Handshakes use the configuration of their moment; a swap touches no connection that is open.
     pub fn new(config: Live<Arc<ServerConfig>>, handshake_timeout: Duration) -> Self {
-        Self { config, handshake_timeout }
+        Self { config, handshake_timeout, drain: None }
+    }
+
+    /// Ends handshakes that are not done half a second after `drain` began. Without it a silent client holds
+    /// [`Drain::drained`] back until the handshake timeout.
+    #[must_use]
+    pub fn with_drain(mut self, drain: Drain) -> Self {
+        self.drain = Some(drain);
+        self
     }
 }
 
@@ -91,10 +102,21 @@ impl<E> Future for TerminateFuture<E> {
 }
 
 async fn terminate(io: BoxIo, layer: TerminateLayer, peer: SocketAddr) -> Option<TlsStream<BoxIo>> {
-    match timeout(layer.handshake_timeout, handshake(io, layer.config)).await {
-        Ok(Ok(stream)) => return Some(stream),
-        Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
-        Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+    let TerminateLayer { config, handshake_timeout, drain } = layer;
+    let drained = async {
+        match drain {
+            Some(drain) => drain.last_words().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        done = timeout(handshake_timeout, handshake(io, config)) => match done {
+            Ok(Ok(stream)) => return Some(stream),
+            Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+            Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+        },
+        () = drained => tracing::debug!(%peer, "TLS handshake not done when draining"),
     }
     None
 }

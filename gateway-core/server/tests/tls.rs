@@ -146,3 +146,18 @@ async fn a_handshake_that_stops_ends_at_its_timeout() {
         assert_eq!(start.elapsed(), Duration::from_secs(10));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_client_does_not_hold_the_drain_back() {
+    let config = Live::new(server_config("shop.example", &mut RootCertStore::empty()));
+    let drain = Drain::default();
+    let (_client, server) = duplex(1024);
+    let inner = tower::service_fn(|_: Accepted| async { Ok::<_, std::convert::Infallible>(()) });
+    let layer = TerminateLayer::new(config, Duration::from_secs(10)).with_drain(drain.clone());
+    let accepted = Accepted { io: Box::new(server), connection: Connection::plaintext(LOCAL, LOCAL) };
+    let serving = tokio::spawn(layer.layer(inner).call(accepted));
+    let start = Instant::now();
+    drain.signal();
+    serving.await.unwrap().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(1));
+}
