@@ -8,8 +8,9 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
-use towpath_ca::{JoinToken, request};
+use towpath_ca::{JoinToken, TokenKey, request};
 use towpath_control::PlaneClient;
+use towpath_mesh_mtls::Identity;
 
 const ID: &str = "spiffe://cluster.local/ns/shop/sa/reviews";
 
@@ -78,6 +79,18 @@ async fn a_workload_joins_with_a_printed_token_and_a_restart_changes_nothing() {
         let credential = request(&client, Some(&ID.parse().unwrap()), SystemTime::now).await.unwrap();
         roots.push(credential.bundle().to_pem());
         assert_eq!(client.fetch_config(None).await.unwrap().files[0].text, "kind: Service\n");
+        // From now on the certificate is proof enough.
+        let useless = TokenKey::generate().unwrap().mint(
+            client.id(),
+            token.root(),
+            Duration::from_mins(1),
+            SystemTime::now(),
+        );
+        let client =
+            PlaneClient::new(&plane.address.to_string(), JoinToken::parse(&useless).unwrap()).unwrap();
+        assert!(client.fetch_config(None).await.is_err());
+        let client = client.with_identity(Identity::new(credential));
+        assert_eq!(client.fetch_config(None).await.unwrap().files.len(), 1);
     }
     assert_eq!(roots[0], roots[1]);
     let minted =

@@ -184,6 +184,20 @@ mod tests {
     }
 
     #[test]
+    fn deep_and_explosive_documents_are_survived() {
+        let deep = format!("kind: Secret\nspec: {}", "[".repeat(100_000));
+        let nested = format!("kind: Secret\n{}", "items: [{".repeat(50_000));
+        let closed = format!("Secret: {}{}", "[".repeat(50_000), "]".repeat(50_000));
+        let doubled: String =
+            (1..40).map(|n| format!("a{n}: &a{n} [*a{0}, *a{0}]\n", n - 1)).collect::<Vec<_>>().concat();
+        let bomb = format!("kind: Secret\na0: &a0 [x, x]\n{doubled}");
+        for text in [deep, nested, bomb] {
+            assert_ne!(of(&text), [Audience::Everyone]);
+        }
+        assert_eq!(of(&closed), [Audience::Everyone]);
+    }
+
+    #[test]
     fn line_numbers_stay_when_a_document_is_withheld() {
         let text = "kind: Service\n---\nkind: Secret\nmetadata: {namespace: shop}\n---\nkind: HTTPRoute\n";
         let seen: String = split(text).iter().map(|document| document.seen_from(Some("edge"))).collect();

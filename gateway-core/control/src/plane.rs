@@ -98,6 +98,11 @@ async fn serve(plane: &Parts, request: Request, caller: &mut Option<SpiffeId>) -
         return Err(Refusal::method(if allow == Method::POST { "POST" } else { "GET" }));
     }
     let id = caller.insert(identify(&head, &plane.tokens, SystemTime::now())?);
+    let domain = plane.authority.domain();
+    if id.trust_domain() != domain.as_str() {
+        let detail = format!("{id} is not in the trust domain {domain} of this control plane");
+        return Err(Refusal::new(StatusCode::FORBIDDEN, detail));
+    }
     if allow == Method::POST {
         signing::sign(plane, id, body).await
     } else {

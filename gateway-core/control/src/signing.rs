@@ -51,7 +51,7 @@ fn refuse(why: IssueError) -> Refusal {
     match why {
         IssueError::Csr(_) => Refusal::new(StatusCode::BAD_REQUEST, why.to_string()),
         IssueError::OtherDomain { .. } => Refusal::new(StatusCode::FORBIDDEN, why.to_string()),
-        IssueError::Lifetime | IssueError::Crypto(_) => internal(why),
+        IssueError::Lifetime | IssueError::RootExpired | IssueError::Crypto(_) => internal(why),
     }
 }
 

@@ -123,6 +123,10 @@ async fn what_is_not_served_is_told() {
         let request = get(&state, path).method(method).body(Body::from(body.to_owned())).unwrap();
         assert_eq!(plane.clone().oneshot(request).await.unwrap().status(), status, "{method} {path}");
     }
+    let foreign = "spiffe://other/ns/shop/sa/reviews".parse().unwrap();
+    let bearer = format!("Bearer {}", state.token(&foreign).as_str());
+    let request = Request::get("/v1/config").header("authorization", bearer).body(Body::empty()).unwrap();
+    assert_eq!(plane.clone().oneshot(request).await.unwrap().status(), StatusCode::FORBIDDEN);
     let bare = plane.oneshot(Request::get("/v1/config").body(Body::empty()).unwrap()).await.unwrap();
     assert_eq!(bare.status(), StatusCode::UNAUTHORIZED);
     assert!(bare.headers().contains_key("www-authenticate"));

@@ -11,6 +11,7 @@ use rcgen::{
 use rustls_pki_types::CertificateDer;
 use towpath_gateway_core::{SpiffeId, TrustDomain};
 use towpath_mesh_mtls::{CredentialError, TrustBundle};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::{CsrError, Fingerprint, csr, pem};
 
@@ -25,6 +26,7 @@ pub struct Authority {
     domain: TrustDomain,
     root: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
+    not_after: SystemTime,
     max_ttl: Duration,
 }
 
@@ -45,6 +47,9 @@ pub enum IssueError {
     /// A certificate that is never valid was asked for.
     #[error("a certificate must live for at least a second")]
     Lifetime,
+    /// The root itself is not valid any more.
+    #[error("the root certificate of this authority has expired; begin with a new state directory")]
+    RootExpired,
     /// The signature could not be made.
     #[error("cannot sign: {0}")]
     Crypto(String),
@@ -66,8 +71,12 @@ impl Authority {
         root: CertificateDer<'_>,
         key: KeyPair,
     ) -> Result<Self, rcgen::Error> {
+        let (_, parsed) =
+            X509Certificate::from_der(&root).map_err(|_| rcgen::Error::CouldNotParseCertificate)?;
+        let not_after = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or_default();
+        let not_after = SystemTime::UNIX_EPOCH + Duration::from_secs(not_after);
         let issuer = Issuer::from_ca_cert_der(&root, key)?;
-        Ok(Self { domain, root: root.into_owned(), issuer, max_ttl: Self::DEFAULT_TTL })
+        Ok(Self { domain, root: root.into_owned(), issuer, not_after, max_ttl: Self::DEFAULT_TTL })
     }
 
     /// The same authority with another longest life of workload certificates; at most that of a root, ten years.
@@ -107,7 +116,7 @@ impl Authority {
     /// From `csr` (PEM or DER) the public key alone is taken, after its own signature was verified. All else is set
     /// here: an empty subject, the id as the only name (critical), a random serial number, digital signature, server
     /// and client authentication, not an authority (SPIFFE X509-SVID sections 2 to 4). `ttl` is cut to
-    /// [`Authority::max_ttl`]. The chain has no root: peers have it in their bundle.
+    /// [`Authority::max_ttl`] and to the life of the root. The chain has no root: peers have it in their bundle.
     pub fn issue(
         &self,
         csr: &[u8],
@@ -128,7 +137,8 @@ impl Authority {
         if id.trust_domain() != self.domain.as_str() {
             return Err(IssueError::OtherDomain { id: id.clone(), domain: self.domain.clone() });
         }
-        let ttl = ttl.min(self.max_ttl);
+        let left = self.not_after.duration_since(now).map_err(|_| IssueError::RootExpired)?;
+        let ttl = ttl.min(self.max_ttl).min(left);
         if ttl < Duration::from_secs(1) {
             return Err(IssueError::Lifetime);
         }
@@ -210,7 +220,7 @@ fn serial() -> Result<SerialNumber, rcgen::Error> {
 mod tests {
     use rcgen::PublicKeyData as _;
     use towpath_mesh_mtls::Svid;
-    use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+    use x509_parser::prelude::GeneralName;
 
     use super::*;
 
@@ -222,6 +232,12 @@ mod tests {
 
     fn reviews() -> SpiffeId {
         "spiffe://cluster.local/ns/shop/sa/reviews".parse().unwrap()
+    }
+
+    /// A whole second within the life of any root made here.
+    fn later() -> SystemTime {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs() + 1_000_000)
     }
 
     fn plain_csr(key: &KeyPair) -> Vec<u8> {
@@ -269,7 +285,7 @@ mod tests {
     #[test]
     fn the_leaf_is_valid_from_a_minute_ago_until_the_ttl_and_signed_by_the_root() {
         let (authority, key) = (authority(), KeyPair::generate().unwrap());
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_001);
+        let now = later();
         let chain = authority.issue_at(&plain_csr(&key), &reviews(), HOUR, now).unwrap();
         let svid = Svid::read(&chain[0]).unwrap();
         assert_eq!((svid.id, svid.not_before, svid.not_after), (reviews(), now - BACKDATE, now + HOUR));
@@ -296,12 +312,23 @@ mod tests {
     #[test]
     fn a_life_is_cut_to_the_longest_allowed() {
         let authority = authority().with_max_ttl(HOUR);
-        let (key, now) =
-            (KeyPair::generate().unwrap(), SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_001));
+        let (key, now) = (KeyPair::generate().unwrap(), later());
         let chain = authority.issue_at(&plain_csr(&key), &reviews(), HOUR * 48, now).unwrap();
         assert_eq!(Svid::read(&chain[0]).unwrap().not_after, now + HOUR);
         let never = authority.issue(&plain_csr(&key), &reviews(), Duration::ZERO);
         assert_eq!(never.unwrap_err(), IssueError::Lifetime);
+    }
+
+    #[test]
+    fn no_leaf_outlives_its_root() {
+        let authority = Authority::create("cluster.local".parse().unwrap(), HOUR).unwrap();
+        let csr = plain_csr(&KeyPair::generate().unwrap());
+        let chain = authority.issue(&csr, &reviews(), HOUR * 5).unwrap();
+        let (_, root) = X509Certificate::from_der(authority.root()).unwrap();
+        let (_, leaf) = X509Certificate::from_der(&chain[0]).unwrap();
+        assert_eq!(leaf.validity().not_after, root.validity().not_after);
+        let late = authority.issue_at(&csr, &reviews(), HOUR, SystemTime::now() + HOUR * 2);
+        assert_eq!(late.unwrap_err(), IssueError::RootExpired);
     }
 
     #[test]

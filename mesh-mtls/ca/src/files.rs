@@ -55,6 +55,19 @@ fn open_new(path: &Path, access: Access, fresh: bool) -> io::Result<File> {
     options.open(path)
 }
 
+/// A secret's bytes; `None` if there is no such file. Says so if others may read it.
+pub(crate) fn read_secret(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    let bytes = read(path)?;
+    #[cfg(unix)]
+    if let Ok(facts) = fs::metadata(path) {
+        let mode = std::os::unix::fs::PermissionsExt::mode(&facts.permissions());
+        if mode & 0o077 != 0 {
+            tracing::warn!(file = %path.display(), "other users may read this secret; set its mode to 0600");
+        }
+    }
+    Ok(bytes)
+}
+
 /// The file's bytes; `None` if there is no such file.
 pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
     match fs::read(path) {

@@ -8,6 +8,30 @@
 //! | [`Signer`], [`request`] | one certificate: key pair, CSR, answer |
 //! | [`keep_fresh`] | the whole life of a workload's credential: first fetch, renewal, back-off, reports |
 //!
+//! ```
+//! use std::time::{Duration, SystemTime};
+//! use towpath_ca::{Authority, Signer, SignerError, SigningAnswer, SigningRequest, request};
+//!
+//! /// Signs in the same process; a real one carries the request to the control plane.
+//! struct Local(Authority);
+//!
+//! impl Signer for Local {
+//!     async fn sign(&self, request: SigningRequest) -> Result<SigningAnswer, SignerError> {
+//!         let id = "spiffe://cluster.local/ns/shop/sa/reviews".parse()?;
+//!         let chain = self.0.issue(request.csr.as_bytes(), &id, Duration::from_hours(1))?;
+//!         Ok(SigningAnswer::new(&chain, &self.0.bundle()?))
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let signer = Local(Authority::create("cluster.local".parse()?, Duration::from_hours(24))?);
+//! let credential = request(&signer, None, SystemTime::now).await?;
+//! assert_eq!(credential.id().service_account(), Some("reviews"));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! The crate knows no HTTP: a [`Signer`] carries a request to whoever answers it.
 
 mod authority;

@@ -72,7 +72,7 @@ impl Authority {
     pub fn open_or_create(dir: &Path, domain: TrustDomain) -> Result<Self, StoreError> {
         let _locked = files::lock(dir)?;
         let (certificate, key) = (dir.join("root.crt"), dir.join("root.key"));
-        match (files::read(&certificate)?, files::read(&key)?) {
+        match (files::read(&certificate)?, files::read_secret(&key)?) {
             (Some(root), Some(secret)) => open(&certificate, &root, &key, &secret, domain),
             (None, None) => create(&certificate, &key, domain),
             (Some(_), None) => Err(StoreError::Half { found: certificate, missing: key }),

@@ -67,7 +67,7 @@ impl TokenKey {
     pub fn open_or_create(dir: &Path) -> Result<Self, StoreError> {
         let _locked = files::lock(dir)?;
         let path = dir.join("join.key");
-        let Some(bytes) = files::read(&path)? else {
+        let Some(bytes) = files::read_secret(&path)? else {
             let key = Self::generate().map_err(|_| StoreError::Crypto(rcgen::Error::RingUnspecified))?;
             files::write(&path, &key.bytes, Access::Owner)?;
             return Ok(key);
