@@ -14,13 +14,18 @@ pub use pattern::Pattern;
 pub struct AuthorizationPolicies {
     deny: Vec<AuthorizationPolicy>,
     allow: Vec<AuthorizationPolicy>,
+    /// Who is named when no ALLOW policy matches: all of them, for any could have let the request pass.
+    unmatched: Option<Arc<str>>,
 }
 
 impl AuthorizationPolicies {
     /// Policies that select the workload, in any order.
     pub fn new(policies: Vec<AuthorizationPolicy>) -> Self {
-        let (deny, allow) = policies.into_iter().partition(|policy| policy.action == Action::Deny);
-        Self { deny, allow }
+        let (deny, allow): (Vec<_>, Vec<_>) =
+            policies.into_iter().partition(|policy| policy.action == Action::Deny);
+        let names: Vec<&str> = allow.iter().map(|policy| &*policy.name).collect();
+        let unmatched = (!names.is_empty()).then(|| names.join(",").into());
+        Self { deny, allow, unmatched }
     }
 
     /// Whether no policy is in force at all.
@@ -47,7 +52,7 @@ impl AuthorizationPolicies {
         }
         match matching(&self.allow) {
             Some(name) => Verdict::new(true, Some(name), Ground::Allowed),
-            None => Verdict::new(false, None, Ground::NothingAllows),
+            None => Verdict::new(false, self.unmatched.clone(), Ground::NothingAllows),
         }
     }
 }
@@ -92,7 +97,8 @@ pub struct HttpFacts<'a> {
 pub struct Verdict {
     /// Whether the request may pass.
     pub allowed: bool,
-    /// `namespace/name` of the policy that decided; `None` if no policy matched.
+    /// `namespace/name` of the policy that decided; where no ALLOW policy matches, the names of all of them, joined by
+    /// `,`. `None` if no policy is concerned.
     pub policy: Option<Arc<str>>,
     /// Why.
     pub ground: Ground,

@@ -206,9 +206,12 @@ mod tests {
 
         for context in [connected(Some("spiffe://td/ns/other/sa/web")), connected(None), Context::new()] {
             let fault = send(&layer, &context, Request::new(())).await.unwrap_err();
-            assert_eq!((fault.reason(), fault.policy()), (Reason::Denied, None));
+            assert_eq!(
+                (fault.reason(), fault.policy().map(|name| &**name)),
+                (Reason::Denied, Some("shop/p"))
+            );
             assert_eq!(fault.detail(), "no ALLOW policy matches");
-            assert_eq!(context.decision(), Some(&Decision { allowed: false, policy: None }));
+            assert_eq!(context.decision(), Some(&Decision { allowed: false, policy: Some("shop/p".into()) }));
         }
     }
 

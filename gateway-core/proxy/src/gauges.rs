@@ -23,13 +23,13 @@ impl Gauges {
         let gauges = Self::default();
         metrics.register(|registry| {
             registry.register(
-                "towpath_certificate_expiry_seconds",
+                "certificate_expiry_seconds",
                 "When the workload certificate in use expires, in seconds since the epoch; 0 without one",
                 gauges.certificate_expiry.clone(),
             );
-            registry.register("towpath_config_errors", "Errors in the configuration now in force", gauges.errors.clone());
-            registry.register("towpath_config_applied", "Configurations put in force", gauges.applied.clone());
-            registry.register("towpath_config_rejected", "Configurations that brought new errors", gauges.rejected.clone());
+            registry.register("config_errors", "Errors in the configuration now in force", gauges.errors.clone());
+            registry.register("config_applied", "Configurations put in force", gauges.applied.clone());
+            registry.register("config_rejected", "Configurations that brought new errors", gauges.rejected.clone());
         });
         gauges
     }

@@ -45,16 +45,27 @@ fn deny_comes_before_allow_and_no_match_of_allow_refuses() {
     let (gets, posts) = (|| vec![methods(&["GET"])], || vec![methods(&["POST"])]);
     for (policies, allowed, name, ground) in [
         (vec![], true, None, Ground::NothingForbids),
-        (vec![policy("a", Allow, vec![])], false, None, Ground::NothingAllows),
+        (vec![policy("a", Allow, vec![])], false, Some("a"), Ground::NothingAllows),
         (vec![policy("a", Deny, vec![])], true, None, Ground::NothingForbids),
         (vec![policy("a", Allow, all())], true, Some("a"), Ground::Allowed),
         (vec![policy("a", Deny, all())], false, Some("a"), Ground::Denied),
         (vec![policy("a", Deny, posts())], true, None, Ground::NothingForbids),
-        (vec![policy("a", Allow, posts())], false, None, Ground::NothingAllows),
+        (vec![policy("a", Allow, posts())], false, Some("a"), Ground::NothingAllows),
         (vec![policy("a", Allow, all()), policy("d", Deny, gets())], false, Some("d"), Ground::Denied),
         (vec![policy("a", Allow, posts()), policy("b", Allow, gets())], true, Some("b"), Ground::Allowed),
         (vec![policy("a", Allow, vec![]), policy("b", Allow, gets())], true, Some("b"), Ground::Allowed),
-        (vec![policy("d", Deny, posts()), policy("a", Allow, vec![])], false, None, Ground::NothingAllows),
+        (
+            vec![policy("d", Deny, posts()), policy("a", Allow, vec![])],
+            false,
+            Some("a"),
+            Ground::NothingAllows,
+        ),
+        (
+            vec![policy("a", Allow, posts()), policy("b", Allow, vec![])],
+            false,
+            Some("a,b"),
+            Ground::NothingAllows,
+        ),
         (vec![policy("a", Allow, [posts(), gets()].concat())], true, Some("a"), Ground::Allowed),
     ] {
         let verdict = AuthorizationPolicies::new(policies.clone()).evaluate(&get());
