@@ -18,6 +18,13 @@ impl TrustDomain {
     }
 }
 
+impl Default for TrustDomain {
+    /// `cluster.local`, the domain of a mesh that names none.
+    fn default() -> Self {
+        Self("cluster.local".into())
+    }
+}
+
 impl fmt::Display for TrustDomain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

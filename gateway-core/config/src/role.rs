@@ -109,7 +109,11 @@ impl FromStr for InboundPort {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is not of the form PORT=LISTEN>APP, for instance 9080=10.0.0.5:15006>127.0.0.1:9080");
+        let wrong = || {
+            format!(
+                "`{text}` is not of the form PORT=LISTEN>APP, for instance 9080=10.0.0.5:15006>127.0.0.1:9080"
+            )
+        };
         let (port, rest) = text.split_once('=').ok_or_else(wrong)?;
         let (listen, app) = rest.split_once('>').ok_or_else(wrong)?;
         Ok(Self {
@@ -148,7 +152,8 @@ impl FromStr for PortMap {
             let key = (object.parse().map_err(|_| wrong())?, port.parse().map_err(|_| wrong())?);
             Ok((key, address.parse().map_err(|_| wrong())?))
         };
-        let entries: Result<_, String> = text.split(',').filter(|e| !e.trim().is_empty()).map(|e| entry(e.trim())).collect();
+        let entries: Result<_, String> =
+            text.split(',').filter(|e| !e.trim().is_empty()).map(|e| entry(e.trim())).collect();
         entries.map(Self)
     }
 }

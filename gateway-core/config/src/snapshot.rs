@@ -11,10 +11,12 @@ use towpath_gateway_core::{Backend, SpiffeId, TrustDomain};
 use towpath_mesh_mtls::MtlsMode;
 use towpath_routing::{self as routing, Hostname};
 
-use crate::{Problem, Scenario};
+use crate::backend::EndpointPool;
+use crate::load::Files;
+use crate::{Problem, Scenario, Severity};
 
 /// The compiled configuration of one process.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// The word that decides the shape of everything.
     pub scenario: Scenario,
@@ -30,6 +32,33 @@ pub struct Snapshot {
     pub status: Vec<Value>,
     /// Hops from this process that nothing protects and that leave the pod.
     pub plaintext_hops: Vec<PlaintextHop>,
+    /// What the next compilation takes over.
+    pub(crate) kept: Kept,
+}
+
+/// What outlives a compilation.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Kept {
+    pub(crate) files: Files,
+    pub(crate) endpoints: EndpointPool,
+}
+
+impl Snapshot {
+    /// Findings that say that something written is not in force.
+    pub fn errors(&self) -> impl Iterator<Item = &Problem> {
+        self.problems.iter().filter(|problem| problem.severity == Severity::Error)
+    }
+
+    /// Whether there is an error at all: `check` then fails.
+    pub fn has_errors(&self) -> bool {
+        self.errors().next().is_some()
+    }
+
+    /// The whole as JSON, without anything secret: `scenario`, `trustDomain`, `identity`, `problems`, `listeners`,
+    /// `items` (objects with their status) and `plaintextHops`.
+    pub fn to_json(&self) -> Value {
+        crate::json::snapshot(self)
+    }
 }
 
 /// What the `Mesh` resource says.
@@ -39,6 +68,13 @@ pub struct MeshSettings {
     pub trust_domain: TrustDomain,
     /// Namespace whose policies hold everywhere.
     pub root_namespace: Arc<str>,
+}
+
+impl Default for MeshSettings {
+    /// A mesh without a `Mesh` resource: trust domain `cluster.local`, root namespace `istio-system`.
+    fn default() -> Self {
+        Self { trust_domain: TrustDomain::default(), root_namespace: "istio-system".into() }
+    }
 }
 
 /// One socket.

@@ -1,0 +1,246 @@
+//! Backends: endpoints with the way in which each is spoken to.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use towpath_gateway_core::{
+    Backend, Balance, Endpoint, Load, Locality, Protocol, SpiffeId, Transport, Workload,
+};
+use towpath_mesh_mtls::MtlsMode;
+
+use crate::endpoints::{Candidate, MeshWorkload, candidates, protocol};
+use crate::objects::{Objects, Stored};
+use crate::peer;
+use crate::resources::core::{Service, ServicePort};
+use crate::status::Refusal;
+use crate::topology::{Hop, Protection};
+use crate::{MeshSettings, ObjectName, Options, Problem};
+
+/// Endpoints that are in use, by everything that makes them what they are: one that did not change keeps its count of
+/// requests in flight.
+#[derive(Clone, Default)]
+pub(crate) struct EndpointPool(HashMap<Key, Arc<Endpoint>>);
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key(std::net::SocketAddr, Transport, Protocol, Workload, Locality, u32);
+
+impl fmt::Debug for EndpointPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EndpointPool({})", self.0.len())
+    }
+}
+
+/// Makes backends; each Service port once.
+pub(crate) struct Backends<'a> {
+    objects: &'a Objects,
+    options: &'a Options,
+    mesh: &'a MeshSettings,
+    hop: Hop,
+    before: Option<&'a EndpointPool>,
+    pool: EndpointPool,
+    made: HashMap<(ObjectName, u16), Result<Arc<Backend>, Refusal>>,
+    plaintext: HashMap<Arc<str>, &'static str>,
+}
+
+impl<'a> Backends<'a> {
+    pub(crate) fn new(
+        objects: &'a Objects,
+        options: &'a Options,
+        mesh: &'a MeshSettings,
+        hop: Hop,
+        before: Option<&'a EndpointPool>,
+    ) -> Self {
+        let (pool, made, plaintext) = (EndpointPool::default(), HashMap::new(), HashMap::new());
+        Self { objects, options, mesh, hop, before, pool, made, plaintext }
+    }
+
+    /// The endpoints in use, to be kept for the next time.
+    pub(crate) fn into_pool(self) -> EndpointPool {
+        self.pool
+    }
+
+    /// Why requests to the backend of this name go unprotected, if some do.
+    pub(crate) fn plaintext(&self, backend: &str) -> Option<&'static str> {
+        self.plaintext.get(backend).copied()
+    }
+
+    /// The backend for a port of a Service.
+    pub(crate) fn service(
+        &mut self,
+        name: &ObjectName,
+        port: u16,
+        problems: &mut Vec<Problem>,
+    ) -> Result<Arc<Backend>, Refusal> {
+        if let Some(made) = self.made.get(&(name.clone(), port)) {
+            return made.clone();
+        }
+        let made = find_port(self.objects, name, port).and_then(|(service, service_port)| {
+            let framing = protocol(service_port)
+                .map_err(|message| Refusal { reason: "UnsupportedProtocol", message })?;
+            Ok(match self.hop {
+                Hop::AttachedSidecar => self.over_sidecar(service, port, framing, problems),
+                Hop::Direct { .. } => self.direct(service, service_port, framing, problems),
+            })
+        });
+        self.made.insert((name.clone(), port), made.clone());
+        made
+    }
+
+    fn over_sidecar(
+        &mut self,
+        service: &Stored<Service>,
+        port: u16,
+        framing: Protocol,
+        problems: &mut Vec<Problem>,
+    ) -> Arc<Backend> {
+        let address = self.options.port_map.as_ref().and_then(|map| map.get(&service.name, port));
+        if address.is_none() {
+            let message = format!(
+                "the attached sidecar has no listener for {}:{port}: requests end as 503",
+                service.name
+            );
+            let advice = format!("add {}:{port}=ADDRESS:PORT to the port map", service.name);
+            problems.push(service.error(None, message).suggest(advice));
+        }
+        let endpoints =
+            address.map(|address| self.shared(Endpoint::plaintext(address).with_protocol(framing)));
+        Arc::new(Backend::new(
+            backend_name(&service.name, port),
+            Balance::default(),
+            endpoints.into_iter().collect(),
+        ))
+    }
+
+    fn direct(
+        &mut self,
+        service: &Stored<Service>,
+        port: &ServicePort,
+        framing: Protocol,
+        problems: &mut Vec<Problem>,
+    ) -> Arc<Backend> {
+        let name: Arc<str> = backend_name(&service.name, port.port).into();
+        let (mut endpoints, mut left_out) = (Vec::new(), LeftOut::default());
+        for candidate in candidates(self.objects, service, port) {
+            let transport = match self.transport(&candidate) {
+                Ok((transport, why)) => {
+                    self.plaintext.extend(why.map(|why| (Arc::clone(&name), why)));
+                    transport
+                }
+                Err(demand) => {
+                    left_out.add(demand);
+                    continue;
+                }
+            };
+            endpoints.push(self.shared(Endpoint {
+                address: candidate.address,
+                transport,
+                protocol: framing,
+                workload: candidate.workload,
+                locality: candidate.locality,
+                weight: candidate.weight,
+                load: Load::new(),
+            }));
+        }
+        problems.extend(left_out.problem(service, port.port));
+        Arc::new(Backend::new(name, Balance::default(), endpoints))
+    }
+
+    /// How a candidate is spoken to, and why not protected if it is not; an error with what it asks for otherwise.
+    fn transport(&self, candidate: &Candidate) -> Result<(Transport, Option<&'static str>), peer::Demand> {
+        let Some(workload) = &candidate.mesh else {
+            return Ok(match self.hop.protection(self.options.has_identity, false, MtlsMode::Permissive) {
+                Protection::Plaintext(why) => (Transport::Plaintext, Some(why)),
+                _ => (Transport::Plaintext, None),
+            });
+        };
+        let place = (&*workload.namespace, &workload.labels);
+        let demand = peer::demand(self.objects, &self.mesh.root_namespace, place, workload.port);
+        match self.hop.protection(self.options.has_identity, true, demand.mode) {
+            Protection::Plaintext(why) => Ok((Transport::Plaintext, Some(why))),
+            Protection::LeftOut => Err(demand),
+            Protection::Mtls => Ok((Transport::Mtls { identities: self.identities(workload) }, None)),
+        }
+    }
+
+    /// The identity that the workload must prove; a name that makes no identity can never be proved.
+    fn identities(&self, workload: &MeshWorkload) -> Arc<[SpiffeId]> {
+        SpiffeId::workload(&self.mesh.trust_domain, &workload.namespace, &workload.account)
+            .into_iter()
+            .collect()
+    }
+
+    /// The endpoint, or the equal one that is in use already.
+    pub(crate) fn shared(&mut self, endpoint: Endpoint) -> Arc<Endpoint> {
+        let key = Key(
+            endpoint.address,
+            endpoint.transport.clone(),
+            endpoint.protocol,
+            endpoint.workload.clone(),
+            endpoint.locality.clone(),
+            endpoint.weight,
+        );
+        let kept = self.pool.0.get(&key).or_else(|| self.before?.0.get(&key));
+        let endpoint = kept.map_or_else(|| Arc::new(endpoint), Arc::clone);
+        self.pool.0.insert(key, Arc::clone(&endpoint));
+        endpoint
+    }
+}
+
+/// `namespace/service:port`.
+pub(crate) fn backend_name(service: &ObjectName, port: u16) -> String {
+    format!("{service}:{port}")
+}
+
+/// The port of a Service that a reference names.
+pub(crate) fn find_port<'a>(
+    objects: &'a Objects,
+    name: &ObjectName,
+    port: u16,
+) -> Result<(&'a Arc<Stored<Service>>, &'a ServicePort), Refusal> {
+    let unresolved = |reason, message| Err(Refusal { reason, message });
+    let Some(service) = objects.services.get(name) else {
+        return unresolved("BackendNotFound", format!("there is no Service {name}"));
+    };
+    if service.spec.spec.kind.as_deref() == Some("ExternalName") {
+        return unresolved(
+            "UnsupportedValue",
+            format!("Service {name} is of type ExternalName, which is not served"),
+        );
+    }
+    match service.spec.spec.ports.iter().find(|candidate| candidate.port == port) {
+        Some(port) => Ok((service, port)),
+        None => unresolved("BackendNotFound", format!("Service {name} has no port {port}")),
+    }
+}
+
+/// Endpoints that cannot be spoken to in the way they ask for.
+#[derive(Default)]
+struct LeftOut {
+    count: usize,
+    strict: Option<String>,
+}
+
+impl LeftOut {
+    fn add(&mut self, demand: peer::Demand) {
+        self.count += 1;
+        if demand.mode == MtlsMode::Strict {
+            self.strict = self.strict.take().or(demand.object);
+        }
+    }
+
+    fn problem(&self, service: &Stored<Service>, port: u16) -> Option<Problem> {
+        if self.count == 0 {
+            return None;
+        }
+        let wants = self
+            .strict
+            .as_ref()
+            .map_or_else(|| "speak mTLS".to_owned(), |object| format!("take mTLS only by {object}"));
+        let message = format!(
+            "{} endpoints of {}:{port} {wants}, and this process has no identity of the mesh: they are left out",
+            self.count, service.name
+        );
+        Some(service.error(None, message).suggest("give --identity"))
+    }
+}

@@ -1,0 +1,128 @@
+//! What is wrong with an object whatever other objects there are. Such an object is refused whole, and its last good
+//! version stays.
+
+use std::time::Duration;
+
+use towpath_gateway_core::TrustDomain;
+
+use crate::document::Defect;
+use crate::filter;
+use crate::matches::Match;
+use crate::resources::gateway::GatewaySpec;
+use crate::resources::istio::{PeerAuthenticationSpec, WorkloadEntrySpec};
+use crate::resources::route::{GrpcRouteSpec, HttpRouteSpec, RouteSpec, RuleSpec};
+use crate::resources::towpath::{ConsumerSpec, MeshSpec, RateLimitPolicySpec};
+
+/// Largest weight of a backend (Gateway API, `BackendRef.weight`).
+const MAX_WEIGHT: u32 = 1_000_000;
+
+pub(crate) fn gateway(spec: &GatewaySpec, found: &mut Vec<Defect>) {
+    let mut names: Vec<&str> = Vec::new();
+    for listener in &spec.listeners {
+        let name = listener.name.value.as_str();
+        if names.contains(&name) {
+            found.push(Defect::new(listener.name.referenced, format!("listener `{name}` is there twice")));
+        }
+        names.push(name);
+        if listener.port.value == 0 {
+            found.push(Defect::new(listener.port.referenced, "port 0 cannot be listened on"));
+        }
+    }
+}
+
+pub(crate) fn http_route(spec: &HttpRouteSpec, found: &mut Vec<Defect>) {
+    route(spec, found);
+}
+
+pub(crate) fn grpc_route(spec: &GrpcRouteSpec, found: &mut Vec<Defect>) {
+    route(spec, found);
+}
+
+fn route<M: Match>(spec: &RouteSpec<M>, found: &mut Vec<Defect>) {
+    for rule in spec.rules.iter().flatten() {
+        for request in &rule.matches {
+            request.compile(found);
+        }
+        self::rule(rule, found);
+    }
+}
+
+fn rule<M: Match>(rule: &RuleSpec<M>, found: &mut Vec<Defect>) {
+    let prefixed = rule.matches.iter().all(Match::is_prefix);
+    let compiled = filter::compile(&rule.filters, prefixed, found);
+    if let (Some(_), Some(backend)) = (compiled.filters.redirect, rule.backend_refs.first()) {
+        let message = "RequestRedirect answers by itself: a rule with it has no backendRefs";
+        found.push(Defect::new(backend.name.referenced, message));
+    }
+    for backend in &rule.backend_refs {
+        filter::compile(&backend.filters, prefixed, found);
+        if backend.weight.is_some_and(|weight| weight > MAX_WEIGHT) {
+            found.push(Defect::new(backend.name.referenced, format!("a weight is at most {MAX_WEIGHT}")));
+        }
+    }
+    if let Some(timeouts) = &rule.timeouts
+        && let (Some(request), Some(backend)) = (&timeouts.request, &timeouts.backend_request)
+        && request.0 > Duration::ZERO
+        && backend.value.0 > request.0
+    {
+        let message = "backendRequest is longer than request, which covers all tries";
+        found.push(Defect::new(backend.referenced, message));
+    }
+}
+
+pub(crate) fn peer_authentication(spec: &PeerAuthenticationSpec, found: &mut Vec<Defect>) {
+    if let Some(port) = spec.port_level_mtls.keys().find(|port| port.parse::<u16>().is_err()) {
+        let message = format!("`{port}` in portLevelMtls is not a port");
+        found.push(Defect { location: None, message, suggestion: None });
+    }
+}
+
+pub(crate) fn workload_entry(spec: &WorkloadEntrySpec, found: &mut Vec<Defect>) {
+    if spec.address.value.parse::<std::net::IpAddr>().is_err() {
+        let message = format!("`{}` is not an IP address", spec.address.value);
+        found.push(
+            Defect::new(spec.address.referenced, message)
+                .suggest("names are not resolved: write the address"),
+        );
+    }
+}
+
+pub(crate) fn mesh(spec: &MeshSpec, found: &mut Vec<Defect>) {
+    if let Some(domain) = &spec.trust_domain
+        && let Err(error) = domain.value.parse::<TrustDomain>()
+    {
+        found.push(Defect::new(domain.referenced, error.to_string()));
+    }
+}
+
+pub(crate) fn consumer(spec: &ConsumerSpec, found: &mut Vec<Defect>) {
+    const ADVICE: &str = "store its digest only, as `sha256`: printf %s KEY | sha256sum";
+    for key in &spec.api_keys {
+        match (&key.sha256, &key.key) {
+            (_, Some(plain)) => {
+                found.push(
+                    Defect::new(plain.referenced, "a plain key does not belong in a resource")
+                        .suggest(ADVICE),
+                );
+            }
+            (Some(digest), None) if digest.value.digest().is_none() => {
+                let message = "`sha256` is not 64 hexadecimal digits: is this the key itself?";
+                found.push(Defect::new(digest.referenced, message).suggest(ADVICE));
+            }
+            (Some(_), None) => {}
+            (None, None) => {
+                found.push(Defect {
+                    location: None,
+                    message: "an API key has no `sha256`".into(),
+                    suggestion: None,
+                });
+            }
+        }
+    }
+}
+
+pub(crate) fn rate_limit_policy(spec: &RateLimitPolicySpec, found: &mut Vec<Defect>) {
+    if spec.period.value.0 == Duration::ZERO {
+        found.push(Defect::new(spec.period.referenced, "a period is longer than 0s"));
+    }
+}

@@ -1,0 +1,196 @@
+//! The whole way: texts, objects, one snapshot.
+
+use std::cmp::Reverse;
+use std::time::SystemTime;
+
+use serde_json::Value;
+use towpath_gateway_core::SpiffeId;
+
+use crate::backend::{Backends, EndpointPool};
+use crate::endpoints::Facts;
+use crate::load::load;
+use crate::objects::Objects;
+use crate::snapshot::Kept;
+use crate::topology::{Plan, plan};
+use crate::{
+    Duty, Listener, MeshSettings, ObjectName, PlaintextHop, PortMap, Problem, Role, Scenario, Snapshot,
+    Source, authorization, edge, policy, sidecar, status,
+};
+
+/// For whom a directory is compiled.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What the process is.
+    pub role: Role,
+    /// The pod or `WorkloadEntry` that the process serves, if it is known. A sidecar needs it.
+    pub workload: Option<ObjectName>,
+    /// Where listeners really listen. `None`: at the addresses and ports that the resources name.
+    pub port_map: Option<PortMap>,
+    /// Serve only Gateways whose class has this controller; `None`: all.
+    pub controller_name: Option<String>,
+    /// Whether the process has a workload identity of the mesh.
+    pub has_identity: bool,
+    /// Takes the place of the word in the `Mesh` resource.
+    pub scenario: Option<Scenario>,
+    /// The time by which certificates are judged.
+    pub now: SystemTime,
+}
+
+impl Options {
+    /// A process of this role, at the present time, with nothing else known.
+    pub fn new(role: Role) -> Self {
+        Self {
+            role,
+            workload: None,
+            port_map: None,
+            controller_name: None,
+            has_identity: false,
+            scenario: None,
+            now: SystemTime::now(),
+        }
+    }
+}
+
+/// Compiles all texts for one process. It never fails: what is wrong is among [`Snapshot::problems`], and everything
+/// else is in force. From `previous` come the endpoints that did not change, with their counts of requests in flight,
+/// and the last good version of objects that are broken now.
+pub fn compile(source: &Source, options: &Options, previous: Option<&Snapshot>) -> Snapshot {
+    let mut problems = Vec::new();
+    let (objects, files) = load(source, previous.map(|snapshot| &snapshot.kept.files), &mut problems);
+    let word = Word::of(&objects, options, &mut problems);
+    let before = previous.map(|snapshot| &snapshot.kept.endpoints);
+    let mut snapshot = compile_role(&objects, options, &word, before, problems);
+    snapshot.kept.files = files;
+    snapshot.problems.sort_by_cached_key(|problem| {
+        let position = problem.position.as_ref().map(|p| (p.file.clone(), p.line, p.column));
+        (Reverse(problem.severity), position.is_none(), position)
+    });
+    snapshot.problems.dedup();
+    snapshot
+}
+
+/// What the `Mesh` resource says, or its defaults.
+struct Word {
+    scenario: Scenario,
+    mesh: MeshSettings,
+    ingress: ObjectName,
+    /// Nothing may be served before the resource can be read: everything depends on it.
+    unreadable: bool,
+}
+
+impl Word {
+    fn of(objects: &Objects, options: &Options, problems: &mut Vec<Problem>) -> Self {
+        let mut meshes = objects.meshes.values();
+        let object = meshes.next();
+        for other in meshes {
+            let message =
+                format!("there is one Mesh at most: {} holds", object.map_or("", |mesh| &mesh.name.name));
+            problems.push(other.error(None, message).suggest("remove this one"));
+        }
+        let (spec, default) = (object.map(|mesh| &mesh.spec), MeshSettings::default());
+        let domain = spec.and_then(|spec| spec.trust_domain.as_ref()?.value.parse().ok());
+        let root = spec.and_then(|spec| spec.root_namespace.as_deref());
+        let mesh = MeshSettings {
+            trust_domain: domain.unwrap_or(default.trust_domain),
+            root_namespace: root.map_or(default.root_namespace, Into::into),
+        };
+        let named = spec.and_then(|spec| Some(spec.ingress.as_ref()?.service.0.clone()));
+        let ingress = named
+            .unwrap_or_else(|| ObjectName { namespace: mesh.root_namespace.clone(), name: "ingress".into() });
+        let scenario = options.scenario.or_else(|| Some(spec?.scenario?.0)).unwrap_or_default();
+        let unreadable = object.is_none() && objects.refused.iter().any(|refused| refused.kind == "Mesh");
+        Self { scenario, mesh, ingress, unreadable }
+    }
+}
+
+/// Everything that compiling the parts of a snapshot needs and adds to.
+pub(crate) struct Work<'a> {
+    pub(crate) objects: &'a Objects,
+    pub(crate) options: &'a Options,
+    pub(crate) mesh: &'a MeshSettings,
+    pub(crate) plan: Plan,
+    pub(crate) ingress: &'a ObjectName,
+    pub(crate) backends: Backends<'a>,
+    pub(crate) problems: Vec<Problem>,
+    pub(crate) status: Vec<Value>,
+    pub(crate) listeners: Vec<Listener>,
+}
+
+impl Work<'_> {
+    /// The controller that status names.
+    pub(crate) fn controller(&self) -> String {
+        self.options.controller_name.clone().unwrap_or_else(|| status::CONTROLLER.to_owned())
+    }
+}
+
+fn compile_role(
+    objects: &Objects,
+    options: &Options,
+    word: &Word,
+    before: Option<&EndpointPool>,
+    mut problems: Vec<Problem>,
+) -> Snapshot {
+    policy::check_consumers(objects, &mut problems);
+    let authorization = authorization::Policies::compile(objects, &mut problems);
+    let workload = options.workload.as_ref().and_then(|name| Facts::find(objects, name));
+    let mut snapshot = Snapshot {
+        scenario: word.scenario,
+        mesh: word.mesh.clone(),
+        identity: workload.as_ref().and_then(|facts| {
+            SpiffeId::workload(&word.mesh.trust_domain, &facts.namespace, &facts.account).ok()
+        }),
+        ..Snapshot::default()
+    };
+    let plan = match plan(word.scenario, &options.role) {
+        Ok(plan) if !word.unreadable => plan,
+        Ok(_) => return Snapshot { problems, ..snapshot },
+        Err(message) => {
+            problems.push(Problem::error(format!("{message}; this is `{}`", word.scenario)));
+            return Snapshot { problems, ..snapshot };
+        }
+    };
+    let backends = Backends::new(objects, options, &word.mesh, plan.hop, before);
+    let (status, listeners) = (Vec::new(), Vec::new());
+    let mut work = Work {
+        objects,
+        options,
+        mesh: &word.mesh,
+        plan,
+        ingress: &word.ingress,
+        backends,
+        problems,
+        status,
+        listeners,
+    };
+    match &options.role {
+        Role::Gateway | Role::Ingress => edge::compile(&mut work),
+        Role::Sidecar { inbound } => sidecar::compile(&mut work, inbound, workload.as_ref(), &authorization),
+    }
+    let controller = work.controller();
+    let broken = objects.refused.iter().filter(|refused| matches!(refused.kind, "HTTPRoute" | "GRPCRoute"));
+    work.status.extend(broken.map(|refused| status::refused_route(refused, &controller)));
+    snapshot.plaintext_hops = plaintext_hops(&work);
+    let Work { problems, status, listeners, backends, .. } = work;
+    let kept = Kept { endpoints: backends.into_pool(), ..Kept::default() };
+    Snapshot { listeners, problems, status, kept, ..snapshot }
+}
+
+fn plaintext_hops(work: &Work<'_>) -> Vec<PlaintextHop> {
+    let mut hops = Vec::new();
+    for listener in &work.listeners {
+        let (Duty::Edge { routes, .. } | Duty::Outbound { routes }) = &listener.duty else { continue };
+        let rules = routes.iter().flat_map(|l| &l.routes).flat_map(|route| &route.rules);
+        for weighted in rules.flat_map(|rule| &rule.backends) {
+            let Some(why) = work.backends.plaintext(&weighted.backend.name) else { continue };
+            let hop = PlaintextHop {
+                from: listener.name.clone(),
+                to: weighted.backend.name.clone(),
+                why: why.to_owned(),
+            };
+            if !hops.contains(&hop) {
+                hops.push(hop);
+            }
+        }
+    }
+    hops
+}

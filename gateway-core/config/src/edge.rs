@@ -1,0 +1,214 @@
+//! The edge: Gateways, the routes attached to them, and the sockets that both make.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde_json::json;
+use towpath_routing::{self as routing, Hostname, Route};
+
+use crate::compile::Work;
+use crate::gateway::{GatewayState, ListenerState, judge};
+use crate::objects::Stored;
+use crate::parents::attach;
+use crate::policy::Attachments;
+use crate::resources::gateway::GatewaySpec;
+use crate::status::{condition, item};
+use crate::topology::Rules;
+use crate::{Duty, EdgeCertificate, Listener};
+
+/// The port of plaintext behind a gateway, for Gateways that have no HTTP listener of their own.
+const HTTP_PORT: u16 = 80;
+
+/// Compiles the listeners of a gateway or an ingress, and the status of what it serves.
+pub(crate) fn compile(work: &mut Work<'_>) {
+    let objects = work.objects;
+    classes(work);
+    let ours: Vec<_> = objects.gateways.values().filter(|gateway| is_ours(work, gateway)).collect();
+    let mut gateways: Vec<_> = ours.into_iter().map(|gateway| judge(work, gateway)).collect();
+    let mut problems = std::mem::take(&mut work.problems);
+    let attachments = Attachments::compile(objects, &mut problems);
+    work.problems = problems;
+    let mut routes = std::mem::take(&mut work.status);
+    for route in objects.http_routes.values() {
+        attach(work, &mut gateways, &attachments, route);
+    }
+    for route in objects.grpc_routes.values() {
+        attach(work, &mut gateways, &attachments, route);
+    }
+    routes.extend(gateways.iter().map(GatewayState::status));
+    routes.append(&mut work.status);
+    work.status = routes;
+    unknown_in_port_map(work);
+    let sockets = sockets(work, &gateways);
+    work.listeners.extend(sockets.into_values().map(Socket::listener));
+}
+
+fn classes(work: &mut Work<'_>) {
+    let ours =
+        |name: &str| work.options.controller_name.as_deref().is_none_or(|controller| controller == name);
+    let classes =
+        work.objects.gateway_classes.values().filter(|class| ours(&class.spec.controller_name.value));
+    let items: Vec<_> = classes
+        .map(|class| {
+            let accepted = condition("Accepted", "Accepted", &Ok(()), class.generation);
+            item(class, json!({ "conditions": [accepted] }))
+        })
+        .collect();
+    work.status.extend(items);
+}
+
+fn is_ours(work: &mut Work<'_>, gateway: &Stored<GatewaySpec>) -> bool {
+    let Some(controller) = work.options.controller_name.as_deref() else { return true };
+    let wanted = &gateway.spec.gateway_class_name;
+    let named = work.objects.gateway_classes.values().find(|class| *class.name.name == *wanted.value);
+    if let Some(class) = named {
+        return class.spec.controller_name.value == controller;
+    }
+    let message = format!("there is no GatewayClass {}: the Gateway is served by nobody", wanted.value);
+    work.problems.push(gateway.warning(wanted.referenced, message));
+    false
+}
+
+fn unknown_in_port_map(work: &mut Work<'_>) {
+    let entries = work.options.port_map.iter().flat_map(crate::PortMap::iter);
+    let mut unknown: Vec<_> = entries
+        .filter(|(name, ..)| {
+            !work.objects.gateways.contains_key(name) && !work.objects.services.contains_key(name)
+        })
+        .map(|(name, port, _)| {
+            format!("the port map has {name}:{port}, and there is no such Gateway or Service")
+        })
+        .collect();
+    unknown.sort();
+    work.problems.extend(unknown.into_iter().map(crate::Problem::warning));
+}
+
+/// A socket in the making: what of several Gateways shares it.
+struct Socket {
+    name: String,
+    address: SocketAddr,
+    https: bool,
+    certificates: Vec<EdgeCertificate>,
+    routes: Vec<routing::Listener>,
+}
+
+impl Socket {
+    fn listener(self) -> Listener {
+        let duty = Duty::Edge { certificates: self.certificates, routes: self.routes };
+        Listener { name: self.name.into(), address: self.address, duty }
+    }
+
+    /// Adds a listener; one with the same host name and port is joined, so that neither hides the other.
+    fn add(&mut self, listener: routing::Listener, certificates: &[EdgeCertificate]) {
+        let same = |there: &&mut routing::Listener| {
+            there.hostname == listener.hostname && there.port == listener.port
+        };
+        match self.routes.iter_mut().find(same) {
+            Some(there) => there.routes.extend(listener.routes),
+            None => self.routes.push(listener),
+        }
+        self.certificates.extend(certificates.iter().cloned());
+    }
+}
+
+fn sockets(work: &mut Work<'_>, gateways: &[GatewayState<'_>]) -> BTreeMap<SocketAddr, Socket> {
+    let mut sockets = BTreeMap::new();
+    for gateway in gateways.iter().filter(|gateway| gateway.accepted.is_ok()) {
+        let behind = work.plan.rules == Rules::Behind;
+        for listener in gateway.listeners.iter().filter(|l| (l.https || !behind) && l.is_programmed()) {
+            let table = routing::Listener {
+                name: format!("{}/{}", gateway.object.name, listener.spec.name.value).into(),
+                hostname: listener.hostname.clone(),
+                port: listener.spec.port.value,
+                https: listener.https,
+                routes: listener.routes.iter().map(|(_, route)| route.clone()).collect(),
+            };
+            open(work, &mut sockets, gateway, &table, &listener.certificates);
+        }
+        if behind {
+            for table in plaintext_tables(gateway) {
+                open(work, &mut sockets, gateway, &table, &[]);
+            }
+        }
+    }
+    sockets
+}
+
+/// Behind a gateway TLS has ended: the plaintext ports carry the routes of every listener.
+fn plaintext_tables(gateway: &GatewayState<'_>) -> Vec<routing::Listener> {
+    let accepted = || gateway.listeners.iter().filter(|listener| listener.accepted.is_ok());
+    let mut ports: Vec<u16> = accepted().filter(|l| !l.https).map(|l| l.spec.port.value).collect();
+    if ports.is_empty() {
+        ports.push(HTTP_PORT);
+    }
+    ports.sort_unstable();
+    ports.dedup();
+    let routes = joined(accepted());
+    let table = |port| routing::Listener {
+        name: gateway.object.name.to_string().into(),
+        hostname: Hostname::Any,
+        port,
+        https: false,
+        routes: routes.clone(),
+    };
+    ports.into_iter().map(table).collect()
+}
+
+/// The routes of several listeners, each once with all its host names.
+fn joined<'l>(listeners: impl Iterator<Item = &'l ListenerState<'l>>) -> Vec<Route> {
+    let mut routes: Vec<(&str, Route)> = Vec::new();
+    for (kind, route) in listeners.flat_map(|listener| &listener.routes) {
+        match routes.iter_mut().find(|(there_kind, there)| there_kind == kind && there.name == route.name) {
+            Some((_, there)) => widen(&mut there.hostnames, &route.hostnames),
+            None => routes.push((kind, route.clone())),
+        }
+    }
+    routes.into_iter().map(|(_, route)| route).collect()
+}
+
+/// No name at all stands for every host.
+fn widen(hostnames: &mut Vec<Hostname>, more: &[Hostname]) {
+    if hostnames.is_empty() || more.is_empty() {
+        hostnames.clear();
+        return;
+    }
+    for hostname in more {
+        if !hostnames.contains(hostname) {
+            hostnames.push(hostname.clone());
+        }
+    }
+}
+
+fn open(
+    work: &mut Work<'_>,
+    sockets: &mut BTreeMap<SocketAddr, Socket>,
+    gateway: &GatewayState<'_>,
+    table: &routing::Listener,
+    certificates: &[EdgeCertificate],
+) {
+    let name = &gateway.object.name;
+    let addresses: Vec<_> = match &work.options.port_map {
+        Some(map) => map.get(name, table.port).into_iter().collect(),
+        None => gateway.addresses.iter().map(|address| SocketAddr::new(*address, table.port)).collect(),
+    };
+    for address in addresses {
+        let socket = sockets.entry(address).or_insert_with(|| Socket {
+            name: format!("{name}:{}", table.port),
+            address,
+            https: table.https,
+            certificates: Vec::new(),
+            routes: Vec::new(),
+        });
+        if socket.https == table.https {
+            socket.add(table.clone(), certificates);
+        } else {
+            let message = format!(
+                "{address} is taken by {} with another protocol: `{}` has no socket",
+                socket.name, table.name
+            );
+            work.problems.push(
+                gateway.object.error(None, message).suggest("give one of the Gateways another address"),
+            );
+        }
+    }
+}

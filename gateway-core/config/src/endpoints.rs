@@ -1,0 +1,221 @@
+//! From a port of a Service to the endpoints behind it: `EndpointSlice` objects and `WorkloadEntry` objects (VMs).
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use towpath_gateway_core::{Locality, Protocol, Workload};
+
+use crate::ObjectName;
+use crate::objects::{Objects, Stored};
+use crate::resources::core::{EndpointSlice, Pod, Service, ServicePort, SliceEndpoint};
+use crate::resources::gateway::has_all;
+use crate::resources::istio::WorkloadEntrySpec;
+use crate::resources::leaf::PortRef;
+
+const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+const CLUSTER_LABEL: &str = "topology.istio.io/cluster";
+const MESH_LABEL: (&str, &str) = ("security.istio.io/tlsMode", "istio");
+
+/// An endpoint before it is decided how it is spoken to.
+#[derive(Debug, Clone)]
+pub(crate) struct Candidate {
+    pub(crate) address: SocketAddr,
+    pub(crate) workload: Workload,
+    pub(crate) locality: Locality,
+    pub(crate) weight: u32,
+    /// The workload, if it has a sidecar.
+    pub(crate) mesh: Option<MeshWorkload>,
+}
+
+/// What policies and identities need to know of a workload of the mesh.
+#[derive(Debug, Clone)]
+pub(crate) struct MeshWorkload {
+    pub(crate) namespace: Arc<str>,
+    pub(crate) account: String,
+    pub(crate) labels: BTreeMap<String, String>,
+    /// The workload's own port, as policies name it.
+    pub(crate) port: u16,
+}
+
+type ServiceObject = Stored<Service>;
+
+/// How HTTP is framed towards a port, by its `appProtocol`; an error for what is not spoken.
+pub(crate) fn protocol(port: &ServicePort) -> Result<Protocol, String> {
+    match port.app_protocol.as_deref() {
+        Some("kubernetes.io/h2c" | "grpc" | "http2" | "h2c") => Ok(Protocol::Http2),
+        Some(other @ ("https" | "tls" | "kubernetes.io/wss")) => {
+            Err(format!("appProtocol `{other}` is not spoken towards backends"))
+        }
+        _ => Ok(Protocol::Http1),
+    }
+}
+
+/// Every endpoint of the port that is ready, in a stable order, each address once.
+pub(crate) fn candidates(objects: &Objects, service: &ServiceObject, port: &ServicePort) -> Vec<Candidate> {
+    let mut found: BTreeMap<SocketAddr, Candidate> = BTreeMap::new();
+    for candidate in from_slices(objects, service, port).chain(from_entries(objects, service, port)) {
+        found.entry(candidate.address).or_insert(candidate);
+    }
+    found.into_values().collect()
+}
+
+fn from_slices<'a>(
+    objects: &'a Objects,
+    service: &'a ServiceObject,
+    port: &'a ServicePort,
+) -> impl Iterator<Item = Candidate> + 'a {
+    let of_service = |slice: &&Arc<Stored<EndpointSlice>>| {
+        slice.name.namespace == service.name.namespace
+            && slice.labels.get(SERVICE_LABEL).is_some_and(|name| **name == *service.name.name)
+    };
+    let slices = objects.endpoint_slices.values().filter(of_service);
+    slices.filter_map(move |slice| Some((slice, slice_port(slice, service, port)?))).flat_map(
+        move |(slice, number)| {
+            let endpoints = slice.spec.endpoints.iter().flatten().filter(|endpoint| endpoint.is_ready());
+            endpoints.filter_map(move |endpoint| of_slice(objects, slice, endpoint, number, port))
+        },
+    )
+}
+
+/// The port of the same name; where both sides have a single port, that one whatever its name.
+fn slice_port(slice: &Stored<EndpointSlice>, service: &ServiceObject, port: &ServicePort) -> Option<u16> {
+    let ports = slice.spec.ports.as_deref().unwrap_or_default();
+    let name = |name: &Option<String>| name.clone().unwrap_or_default();
+    let named = ports.iter().find(|candidate| name(&candidate.name) == name(&port.name));
+    let single = || ports.first().filter(|_| ports.len() == 1 && service.spec.spec.ports.len() == 1);
+    named.or_else(single)?.port
+}
+
+fn of_slice(
+    objects: &Objects,
+    slice: &Stored<EndpointSlice>,
+    endpoint: &SliceEndpoint,
+    number: u16,
+    port: &ServicePort,
+) -> Option<Candidate> {
+    let target = endpoint.target_ref.as_ref();
+    let name = target.and_then(|target| {
+        let namespace = target.namespace.as_deref().unwrap_or(&slice.name.namespace);
+        Some(ObjectName { namespace: namespace.into(), name: target.name.as_deref()?.into() })
+    });
+    let kind = target.and_then(|target| target.kind.as_deref()).unwrap_or("Pod");
+    let facts = name.as_ref().and_then(|name| workload(objects, kind, name));
+    let policy_port = facts.as_ref().map_or(number, |facts| facts.port(port).unwrap_or(number));
+    let cluster =
+        facts.as_ref().and_then(|facts| facts.labels.get(CLUSTER_LABEL)).or(slice.labels.get(CLUSTER_LABEL));
+    Some(Candidate {
+        address: SocketAddr::new(endpoint.address()?, number),
+        workload: Workload {
+            name: name.map_or_else(|| "".into(), |name| name.to_string().into()),
+            cluster: cluster.map_or("", String::as_str).into(),
+        },
+        locality: Locality { region: "".into(), zone: endpoint.zone.as_deref().unwrap_or_default().into() },
+        weight: 1,
+        mesh: facts.and_then(|facts| facts.mesh(policy_port)),
+    })
+}
+
+fn from_entries<'a>(
+    objects: &'a Objects,
+    service: &'a ServiceObject,
+    port: &'a ServicePort,
+) -> impl Iterator<Item = Candidate> + 'a {
+    let selector = service.spec.spec.selector.as_ref().filter(|selector| !selector.is_empty());
+    let selected = move |entry: &&Arc<Stored<WorkloadEntrySpec>>| {
+        entry.name.namespace == service.name.namespace
+            && selector.is_some_and(|selector| has_all(&entry_labels(entry), selector))
+    };
+    objects.workload_entries.values().filter(selected).filter_map(move |entry| of_entry(entry, port))
+}
+
+fn of_entry(entry: &Stored<WorkloadEntrySpec>, port: &ServicePort) -> Option<Candidate> {
+    let facts = Facts::of_entry(entry);
+    let target = facts.port(port).unwrap_or(port.port);
+    let mapped = port.name.as_ref().and_then(|name| entry.spec.ports.get(name)).copied();
+    let address: IpAddr = entry.spec.address.value.parse().ok()?;
+    let mut locality = entry.spec.locality.as_deref().unwrap_or_default().split('/');
+    Some(Candidate {
+        address: SocketAddr::new(address, mapped.unwrap_or(target)),
+        workload: Workload {
+            name: entry.name.to_string().into(),
+            cluster: facts.labels.get(CLUSTER_LABEL).map_or("", String::as_str).into(),
+        },
+        locality: Locality {
+            region: locality.next().unwrap_or_default().into(),
+            zone: locality.next().unwrap_or_default().into(),
+        },
+        weight: entry.spec.weight.filter(|weight| *weight > 0).unwrap_or(1),
+        mesh: facts.mesh(target),
+    })
+}
+
+/// What is known of a pod or a VM.
+pub(crate) struct Facts {
+    pub(crate) namespace: Arc<str>,
+    pub(crate) account: String,
+    pub(crate) labels: BTreeMap<String, String>,
+    ports: BTreeMap<String, u16>,
+}
+
+/// The pod or VM of this kind and name.
+fn workload(objects: &Objects, kind: &str, name: &ObjectName) -> Option<Facts> {
+    match kind {
+        "Pod" => objects.pods.get(name).map(|pod| Facts::of_pod(pod)),
+        "WorkloadEntry" => objects.workload_entries.get(name).map(|entry| Facts::of_entry(entry)),
+        _ => None,
+    }
+}
+
+impl Facts {
+    /// The workload of this name, pod or VM.
+    pub(crate) fn find(objects: &Objects, name: &ObjectName) -> Option<Self> {
+        workload(objects, "Pod", name).or_else(|| workload(objects, "WorkloadEntry", name))
+    }
+
+    fn of_pod(pod: &Stored<Pod>) -> Self {
+        let ports = pod.spec.spec.containers.iter().flat_map(|container| &container.ports);
+        let account = pod.spec.spec.service_account_name.as_deref().filter(|account| !account.is_empty());
+        Self {
+            namespace: Arc::clone(&pod.name.namespace),
+            account: account.unwrap_or("default").into(),
+            labels: pod.labels.clone(),
+            ports: ports.filter_map(|port| Some((port.name.clone()?, port.container_port))).collect(),
+        }
+    }
+
+    fn of_entry(entry: &Stored<WorkloadEntrySpec>) -> Self {
+        let account = entry.spec.service_account.as_deref().filter(|account| !account.is_empty());
+        Self {
+            namespace: Arc::clone(&entry.name.namespace),
+            account: account.unwrap_or("default").into(),
+            labels: entry_labels(entry),
+            ports: entry.spec.ports.clone(),
+        }
+    }
+
+    /// The workload's own number of a port of a Service.
+    fn port(&self, port: &ServicePort) -> Option<u16> {
+        match &port.target_port {
+            None => Some(port.port),
+            Some(PortRef::Number(number)) => Some(*number),
+            Some(PortRef::Name(name)) => self.ports.get(name).copied(),
+        }
+    }
+
+    fn mesh(&self, port: u16) -> Option<MeshWorkload> {
+        let in_mesh = self.labels.get(MESH_LABEL.0).is_some_and(|mode| mode == MESH_LABEL.1);
+        in_mesh.then(|| MeshWorkload {
+            namespace: Arc::clone(&self.namespace),
+            account: self.account.clone(),
+            labels: self.labels.clone(),
+            port,
+        })
+    }
+}
+
+fn entry_labels(entry: &Stored<WorkloadEntrySpec>) -> BTreeMap<String, String> {
+    let mut labels = entry.labels.clone();
+    labels.extend(entry.spec.labels.clone());
+    labels
+}

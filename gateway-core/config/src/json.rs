@@ -1,0 +1,165 @@
+//! A snapshot as people and tools look at it. Nothing secret: no key, no digest of one, no certificate.
+
+use serde_json::{Value, json};
+use towpath_auth::ApiKeys;
+use towpath_gateway_core::{Backend, Endpoint, Protocol, Transport};
+use towpath_rate_limit::RateLimit;
+use towpath_routing::{self as routing, Filters, PathMatch, RequestMatch, Rule};
+use towpath_upstream::{Retry, Timeouts};
+
+use crate::{Duty, Listener, Snapshot};
+
+pub(crate) fn snapshot(snapshot: &Snapshot) -> Value {
+    json!({
+        "scenario": snapshot.scenario.as_str(),
+        "trustDomain": snapshot.mesh.trust_domain.as_str(),
+        "rootNamespace": &*snapshot.mesh.root_namespace,
+        "identity": snapshot.identity.as_ref().map(ToString::to_string),
+        "problems": snapshot.problems,
+        "listeners": snapshot.listeners.iter().map(listener).collect::<Vec<_>>(),
+        "items": snapshot.status,
+        "plaintextHops": snapshot.plaintext_hops,
+    })
+}
+
+/// Sets a field of an object.
+pub(crate) fn set(object: &mut Value, field: &str, value: Value) {
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert(field.to_owned(), value);
+    }
+}
+
+fn listener(listener: &Listener) -> Value {
+    let mut value = json!({"name": &*listener.name, "address": listener.address.to_string()});
+    match &listener.duty {
+        Duty::Edge { certificates, routes } => {
+            let names: Vec<_> =
+                certificates.iter().map(|certificate| certificate.hostname.to_string()).collect();
+            set(&mut value, "duty", "edge".into());
+            set(&mut value, "certificates", names.into());
+            set(&mut value, "routes", routes.iter().map(table).collect());
+        }
+        Duty::Inbound { port, mode, authorization, app } => {
+            set(&mut value, "duty", "inbound".into());
+            set(&mut value, "port", (*port).into());
+            set(&mut value, "mode", mode.as_str().into());
+            set(&mut value, "authorization", (!authorization.is_empty()).into());
+            set(&mut value, "app", backend(app));
+        }
+        Duty::Outbound { routes } => {
+            set(&mut value, "duty", "outbound".into());
+            set(&mut value, "routes", routes.iter().map(table).collect());
+        }
+    }
+    value
+}
+
+fn table(listener: &routing::Listener) -> Value {
+    let routes: Vec<_> = listener
+        .routes
+        .iter()
+        .map(|route| {
+            json!({
+                "name": &*route.name,
+                "hostnames": route.hostnames.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "rules": route.rules.iter().map(rule).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    json!({"listener": &*listener.name, "hostname": listener.hostname.to_string(), "routes": routes})
+}
+
+fn rule(rule: &Rule) -> Value {
+    let backends: Vec<_> = rule
+        .backends
+        .iter()
+        .map(|weighted| {
+            let mut value = backend(&weighted.backend);
+            set(&mut value, "weight", weighted.weight.into());
+            value
+        })
+        .collect();
+    json!({
+        "name": rule.name.to_string(),
+        "matches": rule.matches.iter().map(request).collect::<Vec<_>>(),
+        "filters": filters(&rule.filters),
+        "backends": backends,
+        "policies": policies(rule),
+    })
+}
+
+fn request(request: &RequestMatch) -> Value {
+    let path = match &request.path {
+        PathMatch::Exact(path) => format!("= {path}"),
+        PathMatch::Prefix(path) => format!("^ {path}"),
+        PathMatch::Regex(regex) => format!("~ {}", regex.as_str()),
+    };
+    json!({
+        "path": path,
+        "method": request.method.as_ref().map(ToString::to_string),
+        "headers": request.headers.iter().map(|header| header.name.as_str()).collect::<Vec<_>>(),
+        "query": request.query.iter().map(|query| &*query.name).collect::<Vec<_>>(),
+    })
+}
+
+fn filters(filters: &Filters) -> Value {
+    let changes =
+        |modifier: &routing::HeaderModifier| modifier.set.len() + modifier.add.len() + modifier.remove.len();
+    let given = [
+        ("requestHeaders", changes(&filters.request_headers) > 0),
+        ("responseHeaders", changes(&filters.response_headers) > 0),
+        ("rewrite", filters.rewrite.is_some()),
+        ("redirect", filters.redirect.is_some()),
+        ("unresolved", filters.unresolved),
+    ];
+    given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
+}
+
+fn policies(rule: &Rule) -> Value {
+    let mut value = json!({});
+    if let Some(keys) = rule.policies.get::<ApiKeys>() {
+        set(&mut value, "apiKeys", json!({"policy": &*keys.name, "keys": keys.keys.len()}));
+    }
+    if let Some(limit) = rule.policies.get::<RateLimit>() {
+        let period = format!("{:?}", limit.period);
+        set(
+            &mut value,
+            "rateLimit",
+            json!({"policy": &*limit.name, "requests": limit.requests, "period": period}),
+        );
+    }
+    if let Some(timeouts) = rule.policies.get::<Timeouts>() {
+        let text = |limit: Option<std::time::Duration>| limit.map(|limit| format!("{limit:?}"));
+        set(
+            &mut value,
+            "timeouts",
+            json!({"request": text(timeouts.request), "backendRequest": text(timeouts.backend_request)}),
+        );
+    }
+    if let Some(retry) = rule.policies.get::<Retry>() {
+        set(&mut value, "retry", json!({"attempts": retry.attempts}));
+    }
+    value
+}
+
+fn backend(backend: &Backend) -> Value {
+    let endpoints =
+        backend.endpoints().map(|endpoints| endpoints.iter().map(|e| endpoint(e)).collect::<Vec<_>>());
+    json!({"name": &*backend.name, "resolved": endpoints.is_some(), "endpoints": endpoints.unwrap_or_default()})
+}
+
+fn endpoint(endpoint: &Endpoint) -> Value {
+    let identities = match &endpoint.transport {
+        Transport::Plaintext => Vec::new(),
+        Transport::Mtls { identities } => identities.iter().map(ToString::to_string).collect(),
+    };
+    json!({
+        "address": endpoint.address.to_string(),
+        "transport": if matches!(endpoint.transport, Transport::Plaintext) { "plaintext" } else { "mtls" },
+        "identities": identities,
+        "protocol": if endpoint.protocol == Protocol::Http2 { "http2" } else { "http1" },
+        "workload": &*endpoint.workload.name,
+        "cluster": &*endpoint.workload.cluster,
+        "weight": endpoint.weight,
+    })
+}

@@ -1,0 +1,192 @@
+//! Which listeners a route attaches to, and what its parents say of it.
+
+use serde_json::json;
+use towpath_gateway_core::Policies;
+use towpath_routing::{Hostname, Route, Rule};
+
+use crate::ObjectName;
+use crate::compile::Work;
+use crate::gateway::{GatewayState, ListenerState};
+use crate::matches::Match;
+use crate::objects::{GATEWAY_GROUP, Stored};
+use crate::policy::Attachments;
+use crate::resources::gateway::FromNamespaces;
+use crate::resources::route::{ParentRef, RouteSpec};
+use crate::rule::{CompiledRoute, compile};
+use crate::status::{Refusal, Verdict, item, parent};
+use crate::topology::Rules;
+
+/// Attaches a route to the listeners of its parents and adds its status.
+pub(crate) fn attach<M: Match>(
+    work: &mut Work<'_>,
+    gateways: &mut [GatewayState<'_>],
+    attachments: &Attachments,
+    route: &Stored<RouteSpec<M>>,
+) {
+    let wanted: Vec<_> =
+        route.spec.parent_refs.iter().filter_map(|parent| target(work, gateways, route, parent)).collect();
+    if wanted.is_empty() {
+        return;
+    }
+    let compiled = compile(work, route);
+    let mut parents = Vec::new();
+    for (reference, at) in wanted {
+        let Some(gateway) = gateways.get_mut(at) else { continue };
+        let verdict = attach_to(work, gateway, attachments, route, reference, &compiled);
+        if let Err(refusal) = &verdict {
+            work.problems.push(route.error(reference.name.referenced, refusal.message.clone()));
+        }
+        let verdicts = (&verdict, &compiled.resolved);
+        parents.push(parent(
+            reference,
+            &route.name.namespace,
+            &work.controller(),
+            verdicts,
+            route.generation,
+        ));
+    }
+    work.status.push(item(route, json!({ "parents": parents })));
+}
+
+/// Whether a parent is a Service: such routes are of the mesh.
+pub(crate) fn is_service(reference: &ParentRef) -> bool {
+    matches!(reference.group.as_deref(), Some("" | "core")) && reference.kind.as_deref() == Some("Service")
+}
+
+/// The Gateway that a reference means, if it is ours. What it means otherwise is reported.
+fn target<'r, M>(
+    work: &mut Work<'_>,
+    gateways: &[GatewayState<'_>],
+    route: &Stored<RouteSpec<M>>,
+    reference: &'r ParentRef,
+) -> Option<(&'r ParentRef, usize)> {
+    let namespace = reference.namespace.as_deref().unwrap_or(&route.name.namespace);
+    let name = ObjectName { namespace: namespace.into(), name: reference.name.value.as_str().into() };
+    let kind = reference.kind.as_deref().unwrap_or("Gateway");
+    let mut problem = |message: String| {
+        work.problems.push(route.error(reference.name.referenced, message));
+        None
+    };
+    if is_service(reference) {
+        return if work.objects.services.contains_key(&name) {
+            None
+        } else {
+            problem(format!("there is no Service {name}"))
+        };
+    }
+    if reference.group.as_deref().unwrap_or(GATEWAY_GROUP) != GATEWAY_GROUP || kind != "Gateway" {
+        return problem(format!("a parent is a Gateway or a Service, not a `{kind}`"));
+    }
+    match gateways.iter().position(|gateway| gateway.object.name == name) {
+        Some(at) => Some((reference, at)),
+        None if work.objects.gateways.contains_key(&name) => None,
+        None if work.objects.refused.iter().any(|r| r.kind == "Gateway" && r.name == name) => {
+            problem(format!("the parent Gateway {name} could not be read"))
+        }
+        None => problem(format!("there is no Gateway {name}")),
+    }
+}
+
+fn attach_to<M>(
+    work: &Work<'_>,
+    gateway: &mut GatewayState<'_>,
+    attachments: &Attachments,
+    route: &Stored<RouteSpec<M>>,
+    reference: &ParentRef,
+    compiled: &CompiledRoute,
+) -> Verdict {
+    let gateway_name = &gateway.object.name;
+    let meant = |listener: &ListenerState<'_>| {
+        reference.section_name.as_ref().is_none_or(|section| *section == listener.spec.name.value)
+            && reference.port.is_none_or(|port| port == listener.spec.port.value)
+    };
+    let mut listeners: Vec<_> = gateway.listeners.iter_mut().filter(|listener| meant(listener)).collect();
+    if listeners.is_empty() {
+        return Err(Refusal::new("NoMatchingParent", format!("Gateway {gateway_name} has no such listener")));
+    }
+    listeners.retain(|listener| allows(work, gateway_name, listener, route));
+    if listeners.is_empty() {
+        let message =
+            format!("no listener of Gateway {gateway_name} takes a {} of this namespace", route.kind);
+        return Err(Refusal::new("NotAllowedByListeners", message));
+    }
+    let mut attached = false;
+    for listener in listeners {
+        let Some(hostnames) = narrowed(&route.spec, &listener.hostname) else { continue };
+        attached = true;
+        let name = route.name.to_string();
+        if listener.routes.iter().any(|(kind, there)| *kind == route.kind && *there.name == *name) {
+            continue;
+        }
+        let place = (gateway_name, listener.spec.name.value.as_str());
+        let rules = with_policies(work.plan.rules, attachments, place, route, compiled);
+        listener.attached += 1;
+        let route = (route.kind, Route { name: name.into(), created: route.created, hostnames, rules });
+        listener.routes.push(route);
+    }
+    if attached {
+        return Ok(());
+    }
+    let message = format!("no host name is also one of the listeners of Gateway {gateway_name}");
+    Err(Refusal::new("NoMatchingListenerHostname", message))
+}
+
+fn with_policies<M>(
+    part: Rules,
+    attachments: &Attachments,
+    place: (&ObjectName, &str),
+    route: &Stored<RouteSpec<M>>,
+    compiled: &CompiledRoute,
+) -> Vec<Rule> {
+    let rules = compiled.rules.iter().map(|compiled| {
+        // Behind a gateway its policies have been applied.
+        let attached = match part {
+            Rules::Behind => Policies::default(),
+            Rules::Whole | Rules::Front => {
+                attachments.of(place, (route.kind, &route.name), compiled.section.as_deref())
+            }
+        };
+        Rule { policies: attached.merged(&compiled.rule.policies), ..compiled.rule.clone() }
+    });
+    rules.collect()
+}
+
+fn allows<M>(
+    work: &Work<'_>,
+    gateway: &ObjectName,
+    listener: &ListenerState<'_>,
+    route: &Stored<RouteSpec<M>>,
+) -> bool {
+    let namespaces = listener.spec.allowed_routes.as_ref().and_then(|allowed| allowed.namespaces.as_ref());
+    let from = namespaces.and_then(|namespaces| namespaces.from).unwrap_or(FromNamespaces::Same);
+    let namespace = &route.name.namespace;
+    let from_there = match from {
+        FromNamespaces::All => true,
+        FromNamespaces::None => false,
+        FromNamespaces::Same => *namespace == gateway.namespace,
+        FromNamespaces::Selector => {
+            let name = ObjectName { namespace: "".into(), name: namespace.clone() };
+            let labels = work.objects.namespaces.get(&name).map(|object| &object.labels);
+            let selector = namespaces.and_then(|namespaces| namespaces.selector.as_ref());
+            selector.zip(labels).is_some_and(|(selector, labels)| selector.matches(labels))
+        }
+    };
+    from_there && listener.accepted.is_ok() && listener.kinds.contains(&route.kind)
+}
+
+/// The route's host names as far as they are the listener's; none at all: `None`.
+fn narrowed<M>(spec: &RouteSpec<M>, listener: &Hostname) -> Option<Vec<Hostname>> {
+    if spec.hostnames.is_empty() {
+        return Some(match listener {
+            Hostname::Any => Vec::new(),
+            name => vec![name.clone()],
+        });
+    }
+    let mut names: Vec<Hostname> = Vec::new();
+    for name in spec.hostnames.iter().filter_map(|name| name.value.0.intersection(listener)) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    (!names.is_empty()).then_some(names)
+}

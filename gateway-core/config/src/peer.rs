@@ -1,0 +1,83 @@
+//! What a workload accepts, by the precedence that Istio gives to `PeerAuthentication` objects.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use towpath_mesh_mtls::MtlsMode;
+
+use crate::objects::{Objects, Stored, label};
+use crate::resources::gateway::has_all;
+use crate::resources::istio::{ModeSpec, MtlsSpec, PeerAuthenticationSpec};
+
+type PeerAuthentication = Arc<Stored<PeerAuthenticationSpec>>;
+
+/// A mode and which object asks for it; none if it is the default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Demand {
+    pub(crate) mode: MtlsMode,
+    pub(crate) object: Option<String>,
+}
+
+/// The mode in force for a port of a workload: that of the port, else of the workload, else of its namespace, else of
+/// the mesh, else PERMISSIVE. `UNSET` asks the next; of several at one level the oldest decides.
+pub(crate) fn demand(
+    objects: &Objects,
+    root: &str,
+    (namespace, labels): (&str, &BTreeMap<String, String>),
+    port: u16,
+) -> Demand {
+    if let Some(refused) = refused(objects, root, namespace) {
+        return Demand { mode: MtlsMode::Strict, object: Some(refused) };
+    }
+    let workload = oldest(objects, namespace, |policy| selects(policy, labels));
+    let levels = [
+        workload.and_then(|policy| Some((policy, *policy.spec.port_level_mtls.get(&port.to_string())?))),
+        workload.and_then(own),
+        oldest(objects, namespace, is_wide).and_then(own),
+        oldest(objects, root, is_wide).and_then(own),
+    ];
+    let decided = levels.into_iter().flatten().find_map(|(policy, mtls)| Some((policy, mode(mtls)?)));
+    match decided {
+        Some((policy, mode)) => Demand { mode, object: Some(policy.label()) },
+        None => Demand { mode: MtlsMode::Permissive, object: None },
+    }
+}
+
+/// A policy that could not be read may have asked for STRICT: until it is mended, that is what holds.
+fn refused(objects: &Objects, root: &str, namespace: &str) -> Option<String> {
+    let concerned = |name: &str| name == namespace || name == root;
+    let refused =
+        objects.refused.iter().find(|r| r.kind == "PeerAuthentication" && concerned(&r.name.namespace))?;
+    Some(label(refused.kind, &refused.name))
+}
+
+fn own(policy: &PeerAuthentication) -> Option<(&PeerAuthentication, MtlsSpec)> {
+    Some((policy, policy.spec.mtls?))
+}
+
+fn mode(mtls: MtlsSpec) -> Option<MtlsMode> {
+    match mtls.mode {
+        ModeSpec::Unset => None,
+        ModeSpec::Disable => Some(MtlsMode::Disable),
+        ModeSpec::Permissive => Some(MtlsMode::Permissive),
+        ModeSpec::Strict => Some(MtlsMode::Strict),
+    }
+}
+
+fn is_wide(policy: &PeerAuthentication) -> bool {
+    policy.spec.selector.as_ref().is_none_or(|selector| selector.match_labels.is_empty())
+}
+
+fn selects(policy: &PeerAuthentication, labels: &BTreeMap<String, String>) -> bool {
+    let selector = policy.spec.selector.as_ref();
+    !is_wide(policy) && selector.is_some_and(|selector| has_all(labels, &selector.match_labels))
+}
+
+fn oldest<'a>(
+    objects: &'a Objects,
+    namespace: &str,
+    wanted: impl Fn(&PeerAuthentication) -> bool,
+) -> Option<&'a PeerAuthentication> {
+    let policies = objects.peer_authentications.values();
+    policies.filter(|p| *p.name.namespace == *namespace && wanted(p)).min_by_key(|p| p.seniority())
+}

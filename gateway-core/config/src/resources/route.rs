@@ -1,0 +1,224 @@
+//! `HTTPRoute` and `GRPCRoute` of gateway.networking.k8s.io.
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_saphyr::Spanned;
+
+use super::Text;
+use super::leaf::{FieldName, FieldValue, Host, PreciseHost, Span, Status, Verb};
+
+/// What HTTP and gRPC routes have in common; they differ in their matches.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct RouteSpec<M> {
+    #[serde(default)]
+    pub(crate) parent_refs: Vec<ParentRef>,
+    #[serde(default)]
+    pub(crate) hostnames: Vec<Spanned<Host>>,
+    pub(crate) rules: Option<Vec<RuleSpec<M>>>,
+    #[serde(rename = "useDefaultGateways")]
+    pub(crate) _use_default_gateways: Option<IgnoredAny>,
+}
+
+pub(crate) type HttpRouteSpec = RouteSpec<HttpMatch>;
+pub(crate) type GrpcRouteSpec = RouteSpec<GrpcMatch>;
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct ParentRef {
+    pub(crate) group: Option<String>,
+    pub(crate) kind: Option<String>,
+    pub(crate) namespace: Option<String>,
+    pub(crate) name: Text,
+    pub(crate) section_name: Option<String>,
+    pub(crate) port: Option<u16>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct RuleSpec<M> {
+    pub(crate) name: Option<String>,
+    #[serde(default = "Vec::new")]
+    pub(crate) matches: Vec<M>,
+    #[serde(default)]
+    pub(crate) filters: Vec<FilterSpec>,
+    #[serde(default)]
+    pub(crate) backend_refs: Vec<BackendRef>,
+    pub(crate) timeouts: Option<TimeoutsSpec>,
+    pub(crate) retry: Option<RetrySpec>,
+    pub(crate) session_persistence: Option<Spanned<IgnoredAny>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct HttpMatch {
+    pub(crate) path: Option<PathSpec>,
+    #[serde(default)]
+    pub(crate) headers: Vec<HeaderSpec>,
+    #[serde(default)]
+    pub(crate) query_params: Vec<QuerySpec>,
+    pub(crate) method: Option<Verb>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct PathSpec {
+    #[serde(rename = "type", default)]
+    pub(crate) kind: PathKind,
+    pub(crate) value: Option<Text>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+pub(crate) enum PathKind {
+    Exact,
+    #[default]
+    PathPrefix,
+    RegularExpression,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+pub(crate) enum ValueKind {
+    #[default]
+    Exact,
+    RegularExpression,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct HeaderSpec {
+    #[serde(rename = "type", default)]
+    pub(crate) kind: ValueKind,
+    pub(crate) name: FieldName,
+    pub(crate) value: Text,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct QuerySpec {
+    #[serde(rename = "type", default)]
+    pub(crate) kind: ValueKind,
+    pub(crate) name: String,
+    pub(crate) value: Text,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct GrpcMatch {
+    pub(crate) method: Option<Spanned<GrpcMethod>>,
+    #[serde(default)]
+    pub(crate) headers: Vec<HeaderSpec>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct GrpcMethod {
+    #[serde(rename = "type", default)]
+    pub(crate) kind: ValueKind,
+    pub(crate) service: Option<String>,
+    pub(crate) method: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct FilterSpec {
+    #[serde(rename = "type")]
+    pub(crate) kind: Text,
+    pub(crate) request_header_modifier: Option<HeaderModifierSpec>,
+    pub(crate) response_header_modifier: Option<HeaderModifierSpec>,
+    pub(crate) request_redirect: Option<RedirectSpec>,
+    pub(crate) url_rewrite: Option<RewriteSpec>,
+    #[serde(rename = "requestMirror")]
+    pub(crate) _request_mirror: Option<IgnoredAny>,
+    #[serde(rename = "cors")]
+    pub(crate) _cors: Option<IgnoredAny>,
+    #[serde(rename = "externalAuth")]
+    pub(crate) _external_auth: Option<IgnoredAny>,
+    #[serde(rename = "extensionRef")]
+    pub(crate) _extension_ref: Option<IgnoredAny>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct HeaderModifierSpec {
+    #[serde(default)]
+    pub(crate) set: Vec<HeaderLine>,
+    #[serde(default)]
+    pub(crate) add: Vec<HeaderLine>,
+    #[serde(default)]
+    pub(crate) remove: Vec<FieldName>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct HeaderLine {
+    pub(crate) name: FieldName,
+    pub(crate) value: FieldValue,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct RedirectSpec {
+    pub(crate) scheme: Option<SchemeSpec>,
+    pub(crate) hostname: Option<PreciseHost>,
+    pub(crate) port: Option<u16>,
+    pub(crate) path: Option<PathModifier>,
+    pub(crate) status_code: Option<Spanned<Status>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SchemeSpec {
+    Http,
+    Https,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct RewriteSpec {
+    pub(crate) hostname: Option<PreciseHost>,
+    pub(crate) path: Option<PathModifier>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct PathModifier {
+    #[serde(rename = "type")]
+    pub(crate) kind: Spanned<PathModifierKind>,
+    pub(crate) replace_full_path: Option<String>,
+    pub(crate) replace_prefix_match: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(crate) enum PathModifierKind {
+    ReplaceFullPath,
+    ReplacePrefixMatch,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct BackendRef {
+    pub(crate) group: Option<String>,
+    pub(crate) kind: Option<String>,
+    pub(crate) name: Text,
+    pub(crate) namespace: Option<String>,
+    pub(crate) port: Option<u16>,
+    pub(crate) weight: Option<u32>,
+    #[serde(default)]
+    pub(crate) filters: Vec<FilterSpec>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct TimeoutsSpec {
+    pub(crate) request: Option<Span>,
+    pub(crate) backend_request: Option<Spanned<Span>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct RetrySpec {
+    #[serde(default)]
+    pub(crate) codes: Vec<Status>,
+    pub(crate) attempts: Option<u32>,
+    pub(crate) backoff: Option<Span>,
+}

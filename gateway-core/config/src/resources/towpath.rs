@@ -1,0 +1,143 @@
+//! Towpath's own kinds, group `towpath.dev/v1alpha1`.
+
+use std::fmt;
+use std::num::NonZeroU32;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_saphyr::Spanned;
+
+use super::Text;
+use super::leaf::{FieldName, Span};
+use crate::{ObjectName, Scenario};
+
+/// What is mesh-wide. At most one.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct MeshSpec {
+    pub(crate) scenario: Option<ScenarioWord>,
+    pub(crate) trust_domain: Option<Text>,
+    pub(crate) root_namespace: Option<String>,
+    pub(crate) ingress: Option<IngressSpec>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ScenarioWord(pub(crate) Scenario);
+
+impl<'de> Deserialize<'de> for ScenarioWord {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct IngressSpec {
+    pub(crate) service: ServiceName,
+}
+
+#[derive(Debug)]
+pub(crate) struct ServiceName(pub(crate) ObjectName);
+
+impl<'de> Deserialize<'de> for ServiceName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+/// What a policy is attached to, in the policy's own namespace.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct TargetRef {
+    pub(crate) group: Option<String>,
+    pub(crate) kind: String,
+    pub(crate) name: Text,
+    pub(crate) section_name: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct ApiKeyPolicySpec {
+    pub(crate) target_refs: Vec<TargetRef>,
+    #[serde(default)]
+    pub(crate) locations: Vec<LocationSpec>,
+    pub(crate) hide_credential: Option<bool>,
+    pub(crate) consumers: Option<Vec<Text>>,
+}
+
+/// The targets of a policy that is broken elsewhere.
+#[derive(Debug, Deserialize)]
+pub(crate) struct TargetsOnly {
+    pub(crate) spec: TargetsSpec,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TargetsSpec {
+    pub(crate) target_refs: Vec<TargetRef>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) enum LocationSpec {
+    Header(FieldName),
+    Query(String),
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct ConsumerSpec {
+    #[serde(default)]
+    pub(crate) api_keys: Vec<ApiKeySpec>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct ApiKeySpec {
+    pub(crate) sha256: Option<Spanned<DigestText>>,
+    /// A plain key: accepted here so that it can be refused with advice.
+    #[serde(alias = "value", alias = "plain")]
+    pub(crate) key: Option<Spanned<IgnoredAny>>,
+}
+
+/// 64 hexadecimal digits. The text is kept unread, for it may be a key that was put there by mistake.
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub(crate) struct DigestText(pub(crate) String);
+
+impl fmt::Debug for DigestText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DigestText(..)")
+    }
+}
+
+impl DigestText {
+    pub(crate) fn digest(&self) -> Option<[u8; 32]> {
+        let mut digest = [0; 32];
+        if self.0.len() != 64 || !self.0.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return None;
+        }
+        for (at, byte) in digest.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(self.0.get(2 * at..2 * at + 2)?, 16).ok()?;
+        }
+        Some(digest)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct RateLimitPolicySpec {
+    pub(crate) target_refs: Vec<TargetRef>,
+    pub(crate) requests: NonZeroU32,
+    pub(crate) period: Spanned<Span>,
+    pub(crate) burst: Option<NonZeroU32>,
+    #[serde(default)]
+    pub(crate) key: KeySpec,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+pub(crate) enum KeySpec {
+    #[default]
+    Consumer,
+    Address,
+}

@@ -1,0 +1,249 @@
+//! Rules of routes: what each does, and where its requests go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use towpath_gateway_core::{Backend, Policies, RouteName};
+use towpath_routing::{Filters, Rule, WeightedBackend};
+use towpath_upstream::{Retry, Timeouts};
+
+use crate::backend::{backend_name, find_port};
+use crate::compile::Work;
+use crate::filter;
+use crate::matches::Match;
+use crate::objects::Stored;
+use crate::references::is_granted;
+use crate::resources::route::{BackendRef, RetrySpec, RouteSpec, RuleSpec, TimeoutsSpec};
+use crate::status::{Refusal, Verdict};
+use crate::topology::Rules;
+use crate::{ObjectName, Problem};
+
+/// The port of the ingress Service that the gateway sends to.
+const INGRESS_PORT: u16 = 80;
+
+/// A route with every reference resolved.
+pub(crate) struct CompiledRoute {
+    pub(crate) rules: Vec<CompiledRule>,
+    /// Whether all references lead somewhere; else the first that does not.
+    pub(crate) resolved: Verdict,
+}
+
+pub(crate) struct CompiledRule {
+    /// The rule's own name: policies may be attached to it.
+    pub(crate) section: Option<String>,
+    pub(crate) rule: Rule,
+}
+
+/// Compiles the rules of a route, as far as they are carried out here.
+pub(crate) fn compile<M: Match>(work: &mut Work<'_>, route: &Stored<RouteSpec<M>>) -> CompiledRoute {
+    let mut compiled = CompiledRoute { rules: Vec::new(), resolved: Ok(()) };
+    // A route without the field has one rule that takes everything (the default of the resource's definition).
+    let Some(rules) = &route.spec.rules else {
+        let rule = RuleSpec {
+            name: None,
+            matches: Vec::new(),
+            filters: Vec::new(),
+            backend_refs: Vec::new(),
+            timeouts: None,
+            retry: None,
+            session_persistence: None,
+        };
+        compiled.rules.extend(compile_rule(work, route, 0, &rule, &mut compiled.resolved));
+        return compiled;
+    };
+    for (index, rule) in rules.iter().enumerate() {
+        compiled.rules.extend(compile_rule(work, route, index, rule, &mut compiled.resolved));
+    }
+    compiled
+}
+
+fn compile_rule<M: Match>(
+    work: &mut Work<'_>,
+    route: &Stored<RouteSpec<M>>,
+    index: usize,
+    spec: &RuleSpec<M>,
+    resolved: &mut Verdict,
+) -> Option<CompiledRule> {
+    let filters = filters(work, route, spec, resolved);
+    let backends = backends(work, route, spec, resolved);
+    let redirects = filters.redirect.is_some();
+    let (filters, backends) = match work.plan.rules {
+        Rules::Behind if redirects => return None,
+        Rules::Front if !redirects => (Filters::default(), work.ingress_backend()),
+        Rules::Whole | Rules::Behind | Rules::Front => (filters, backends),
+    };
+    if let Some(persistence) = &spec.session_persistence {
+        work.problems.push(route.warning(persistence.referenced, "sessionPersistence is not served yet"));
+    }
+    let rule = spec.name.clone().unwrap_or_else(|| index.to_string());
+    // What was wrong with a match was found when the object was read.
+    let matches = spec.matches.iter().map(|request| request.compile(&mut Vec::new())).collect();
+    let rule = Rule {
+        name: RouteName::new(route.name.to_string(), rule),
+        matches,
+        filters,
+        backends,
+        policies: policies(work.plan.rules, spec),
+    };
+    Some(CompiledRule { section: spec.name.clone(), rule })
+}
+
+fn filters<M: Match>(
+    work: &mut Work<'_>,
+    route: &Stored<RouteSpec<M>>,
+    spec: &RuleSpec<M>,
+    resolved: &mut Verdict,
+) -> Filters {
+    let compiled = filter::compile(&spec.filters, spec.matches.iter().all(Match::is_prefix), &mut Vec::new());
+    for defect in &compiled.unsupported {
+        work.problems.push(defect.problem(&route.place).about(route.label()));
+        refuse(resolved, &Refusal::new("InvalidKind", defect.message.clone()));
+    }
+    compiled.filters
+}
+
+fn refuse(resolved: &mut Verdict, refusal: &Refusal) {
+    if resolved.is_ok() {
+        *resolved = Err(refusal.clone());
+    }
+}
+
+fn backends<M: Match>(
+    work: &mut Work<'_>,
+    route: &Stored<RouteSpec<M>>,
+    spec: &RuleSpec<M>,
+    resolved: &mut Verdict,
+) -> Vec<WeightedBackend> {
+    if let (Some(first), true) =
+        (spec.backend_refs.first(), spec.backend_refs.iter().all(|b| b.weight == Some(0)))
+    {
+        work.problems.push(route.warning(first.name.referenced, "every weight is 0: requests end as 500"));
+    }
+    spec.backend_refs.iter().map(|reference| weighted(work, route, reference, resolved)).collect()
+}
+
+fn weighted<M>(
+    work: &mut Work<'_>,
+    route: &Stored<RouteSpec<M>>,
+    reference: &BackendRef,
+    resolved: &mut Verdict,
+) -> WeightedBackend {
+    let mut compiled = filter::compile(&reference.filters, false, &mut Vec::new());
+    let service = service_name(reference, &route.name.namespace);
+    let mut backend =
+        resolve(work, route.kind, &route.name.namespace, reference, &service).unwrap_or_else(|refusal| {
+            work.problems.push(route.error(reference.name.referenced, refusal.message.clone()));
+            refuse(resolved, &refusal);
+            unresolved(&service, reference)
+        });
+    let own = [
+        (compiled.filters.rewrite.is_some(), "URLRewrite"),
+        (compiled.filters.redirect.is_some(), "RequestRedirect"),
+    ];
+    for (_, kind) in own.into_iter().filter(|(given, _)| *given) {
+        let message = format!("filter {kind} of a backend is not served yet: its requests end as 500");
+        work.problems.push(route.error(reference.name.referenced, message));
+        compiled.filters.unresolved = true;
+    }
+    for defect in &compiled.unsupported {
+        work.problems.push(defect.problem(&route.place).about(route.label()));
+    }
+    if compiled.filters.unresolved {
+        refuse(resolved, &Refusal::new("InvalidKind", "a filter of a backend is not served yet"));
+        backend = unresolved(&service, reference);
+    }
+    WeightedBackend {
+        backend,
+        weight: reference.weight.unwrap_or(1),
+        request_headers: compiled.filters.request_headers,
+        response_headers: compiled.filters.response_headers,
+    }
+}
+
+fn service_name(reference: &BackendRef, namespace: &Arc<str>) -> ObjectName {
+    let namespace = reference.namespace.as_deref().map_or_else(|| Arc::clone(namespace), Arc::from);
+    ObjectName { namespace, name: reference.name.value.as_str().into() }
+}
+
+fn unresolved(service: &ObjectName, reference: &BackendRef) -> Arc<Backend> {
+    Arc::new(Backend::unresolved(backend_name(service, reference.port.unwrap_or_default())))
+}
+
+fn resolve(
+    work: &mut Work<'_>,
+    kind: &str,
+    namespace: &str,
+    reference: &BackendRef,
+    service: &ObjectName,
+) -> Result<Arc<Backend>, Refusal> {
+    let (group, backend_kind) =
+        (reference.group.as_deref().unwrap_or(""), reference.kind.as_deref().unwrap_or("Service"));
+    if !(matches!(group, "" | "core") && backend_kind == "Service") {
+        return Err(Refusal::new("InvalidKind", format!("a backend is a Service, not a `{backend_kind}`")));
+    }
+    if !is_granted(work.objects, kind, namespace, "Service", service) {
+        let message = format!(
+            "Service {service} is in another namespace, and no ReferenceGrant there allows the reference"
+        );
+        return Err(Refusal::new("RefNotPermitted", message));
+    }
+    let port = reference
+        .port
+        .ok_or_else(|| Refusal::new("BackendNotFound", "a reference to a Service names its port"))?;
+    // In front of an ingress the reference is checked alone: the ingress sends there.
+    if work.plan.rules == Rules::Front {
+        return find_port(work.objects, service, port).map(|_| unresolved(service, reference));
+    }
+    work.backends.service(service, port, &mut work.problems)
+}
+
+impl Work<'_> {
+    /// The one backend of everything that the ingress carries out.
+    fn ingress_backend(&mut self) -> Vec<WeightedBackend> {
+        let backend =
+            self.backends.service(self.ingress, INGRESS_PORT, &mut self.problems).unwrap_or_else(|refusal| {
+                let problem = Problem::error(format!("the ingress is not to be found: {}", refusal.message))
+                    .suggest(
+                        "name its Service in the Mesh resource, as `ingress: {service: NAMESPACE/NAME}`",
+                    );
+                if !self.problems.contains(&problem) {
+                    self.problems.push(problem);
+                }
+                Arc::new(Backend::unresolved(backend_name(self.ingress, INGRESS_PORT)))
+            });
+        let (request_headers, response_headers) = Default::default();
+        vec![WeightedBackend { backend, weight: 1, request_headers, response_headers }]
+    }
+}
+
+/// Deadlines hold at the outermost place, retries at the one next to the service.
+fn policies<M>(part: Rules, spec: &RuleSpec<M>) -> Policies {
+    let mut policies = Policies::builder();
+    if let Some(timeouts) = &spec.timeouts {
+        policies = policies.with(self::timeouts(timeouts));
+    }
+    if let Some(retry) = spec.retry.as_ref().filter(|_| part != Rules::Front) {
+        policies = policies.with(self::retry(retry));
+    }
+    policies.build()
+}
+
+fn timeouts(spec: &TimeoutsSpec) -> Timeouts {
+    let limit = |span: Duration| (span > Duration::ZERO).then_some(span);
+    let backend_request = spec.backend_request.as_ref().and_then(|span| limit(span.value.0));
+    let request = match &spec.request {
+        Some(span) => limit(span.0),
+        // The default must not cut short a try that was given more.
+        None => Timeouts::default().request.map(|default| default.max(backend_request.unwrap_or_default())),
+    };
+    Timeouts { request, backend_request }
+}
+
+fn retry(spec: &RetrySpec) -> Retry {
+    let default = Retry::default();
+    Retry {
+        attempts: spec.attempts.unwrap_or(default.attempts),
+        codes: spec.codes.iter().map(|code| code.0).collect(),
+        backoff: spec.backoff.as_ref().map_or(default.backoff, |span| span.0),
+    }
+}

@@ -1,0 +1,192 @@
+//! The sidecar of a workload: what it takes in for its application, and what it sends out for it.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use towpath_gateway_core::{Backend, Balance, Endpoint, Policies, Protocol, RouteName};
+use towpath_mesh_mtls::MtlsMode;
+use towpath_routing::{self as routing, Filters, HeaderModifier, Hostname, Route, Rule, WeightedBackend};
+
+use crate::authorization;
+use crate::compile::Work;
+use crate::endpoints::{Facts, protocol};
+use crate::matches::Match;
+use crate::objects::Stored;
+use crate::parents::is_service;
+use crate::peer;
+use crate::resources::core::Service;
+use crate::resources::gateway::has_all;
+use crate::resources::leaf::PortRef;
+use crate::resources::route::{ParentRef, RouteSpec};
+use crate::rule::compile as compile_rules;
+use crate::status::{item, parent};
+use crate::{Duty, InboundPort, Listener, ObjectName, Problem};
+
+/// Compiles the listeners of a sidecar.
+pub(crate) fn compile(
+    work: &mut Work<'_>,
+    inbound: &[InboundPort],
+    workload: Option<&Facts>,
+    authorization: &authorization::Policies,
+) {
+    match workload {
+        Some(facts) => inbound.iter().for_each(|port| take_in(work, *port, facts, authorization)),
+        None => unknown_workload(work, inbound),
+    }
+    let mut entries: Vec<_> = work.options.port_map.iter().flat_map(crate::PortMap::iter).collect();
+    entries.sort();
+    for (name, port, address) in entries {
+        if work.objects.gateways.contains_key(name) {
+            continue;
+        }
+        let routes = match service_routes(work, name, port) {
+            Ok(routes) => vec![routes],
+            Err(message) => {
+                work.problems.push(Problem::error(format!("the port map has {name}:{port}: {message}")));
+                continue;
+            }
+        };
+        let listener_name = format!("outbound:{name}:{port}").into();
+        work.listeners.push(Listener { name: listener_name, address, duty: Duty::Outbound { routes } });
+    }
+}
+
+/// Policies select workloads by labels: without knowing them, nothing is let in.
+fn unknown_workload(work: &mut Work<'_>, inbound: &[InboundPort]) {
+    let problem = match &work.options.workload {
+        Some(name) => {
+            Problem::error(format!("there is no Pod and no WorkloadEntry {name}, whose sidecar this is"))
+        }
+        None => {
+            Problem::error("it is not known whose sidecar this is").suggest("give --workload NAMESPACE/NAME")
+        }
+    };
+    if !inbound.is_empty() {
+        work.problems.push(problem);
+    }
+}
+
+fn take_in(work: &mut Work<'_>, port: InboundPort, facts: &Facts, authorization: &authorization::Policies) {
+    let (root, namespace) = (&*work.mesh.root_namespace, &*facts.namespace);
+    let demand = peer::demand(work.objects, root, (namespace, &facts.labels), port.port);
+    let mode = match demand.mode {
+        mode if work.options.has_identity => mode,
+        // Plaintext alone is not what was asked for: nothing can be let in.
+        MtlsMode::Strict => {
+            let object = demand.object.unwrap_or_default();
+            let message = format!(
+                "{object} asks for STRICT at port {}, and this process has no identity of the mesh: nothing is let in",
+                port.port
+            );
+            work.problems.push(Problem::error(message).suggest("give --identity"));
+            MtlsMode::Strict
+        }
+        MtlsMode::Permissive | MtlsMode::Disable => MtlsMode::Disable,
+    };
+    let name: Arc<str> = format!("inbound:{}", port.port).into();
+    let endpoint = Endpoint::plaintext(port.app).with_protocol(framing(work, facts, port.port));
+    let endpoint = work.backends.shared(endpoint);
+    let app = Arc::new(Backend::new(Arc::clone(&name), Balance::default(), vec![endpoint]));
+    let authorization = authorization.of(root, namespace, &facts.labels);
+    let duty = Duty::Inbound { port: port.port, mode, authorization, app };
+    work.listeners.push(Listener { name, address: port.listen, duty });
+}
+
+/// How the application is spoken to, by the Services that select it.
+fn framing(work: &Work<'_>, facts: &Facts, port: u16) -> Protocol {
+    let selects = |service: &&Arc<Stored<Service>>| {
+        let selector = service.spec.spec.selector.as_ref().filter(|selector| !selector.is_empty());
+        service.name.namespace == facts.namespace
+            && selector.is_some_and(|selector| has_all(&facts.labels, selector))
+    };
+    let ports = work.objects.services.values().filter(selects).flat_map(|service| &service.spec.spec.ports);
+    let here = ports.filter(|candidate| match &candidate.target_port {
+        Some(PortRef::Number(target)) => *target == port,
+        Some(PortRef::Name(_)) => false,
+        None => candidate.port == port,
+    });
+    here.filter_map(|port| protocol(port).ok())
+        .find(|protocol| *protocol == Protocol::Http2)
+        .unwrap_or_default()
+}
+
+/// The routes to a port of a Service: those that the caller's namespace made for itself, else the Service's own, else
+/// straight to it (GEP-1294).
+fn service_routes(work: &mut Work<'_>, service: &ObjectName, port: u16) -> Result<routing::Listener, String> {
+    let objects = work.objects;
+    let (object, service_port) =
+        crate::backend::find_port(objects, service, port).map_err(|refusal| refusal.message)?;
+    let caller = work.options.workload.as_ref().map(|workload| Arc::clone(&workload.namespace));
+    let section = service_port.name.as_deref();
+    let (mut consumer, mut producer) = (Vec::new(), Vec::new());
+    for route in objects.http_routes.values() {
+        file(work, route, (&object.name, port, section), caller.as_ref(), (&mut consumer, &mut producer));
+    }
+    for route in objects.grpc_routes.values() {
+        file(work, route, (&object.name, port, section), caller.as_ref(), (&mut consumer, &mut producer));
+    }
+    let mut routes = if consumer.is_empty() { producer } else { consumer };
+    if routes.is_empty() {
+        routes.push(straight(work, service, port)?);
+    }
+    Ok(routing::Listener {
+        name: format!("outbound:{service}:{port}").into(),
+        hostname: Hostname::Any,
+        port,
+        https: false,
+        routes,
+    })
+}
+
+/// Compiles a route if it is for this port of the Service, and files it by whose it is.
+fn file<M: Match>(
+    work: &mut Work<'_>,
+    route: &Stored<RouteSpec<M>>,
+    (service, port, section): (&ObjectName, u16, Option<&str>),
+    caller: Option<&Arc<str>>,
+    (consumer, producer): (&mut Vec<Route>, &mut Vec<Route>),
+) {
+    let means = |reference: &&ParentRef| {
+        is_service(reference)
+            && reference.namespace.as_deref().unwrap_or(&route.name.namespace) == &*service.namespace
+            && *reference.name.value == *service.name
+            && reference.port.is_none_or(|wanted| wanted == port)
+            && reference.section_name.as_deref().is_none_or(|wanted| Some(wanted) == section)
+    };
+    let Some(reference) = route.spec.parent_refs.iter().find(means) else { return };
+    let own = route.name.namespace == service.namespace;
+    if !own && caller != Some(&route.name.namespace) {
+        return;
+    }
+    let compiled = compile_rules(work, route);
+    let verdicts = (&Ok(()), &compiled.resolved);
+    let parents = [parent(reference, &route.name.namespace, &work.controller(), verdicts, route.generation)];
+    work.status.push(item(route, json!({ "parents": parents })));
+    let list = if own { producer } else { consumer };
+    list.push(Route {
+        name: route.name.to_string().into(),
+        created: route.created,
+        hostnames: Vec::new(),
+        rules: compiled.rules.into_iter().map(|compiled| compiled.rule).collect(),
+    });
+}
+
+fn straight(work: &mut Work<'_>, service: &ObjectName, port: u16) -> Result<Route, String> {
+    let backend =
+        work.backends.service(service, port, &mut work.problems).map_err(|refusal| refusal.message)?;
+    let name = service.to_string();
+    let backend = WeightedBackend {
+        backend,
+        weight: 1,
+        request_headers: HeaderModifier::default(),
+        response_headers: HeaderModifier::default(),
+    };
+    let rule = Rule {
+        name: RouteName::new(name.as_str(), "0"),
+        matches: Vec::new(),
+        filters: Filters::default(),
+        backends: vec![backend],
+        policies: Policies::default(),
+    };
+    Ok(Route { name: name.into(), created: i64::MAX, hostnames: Vec::new(), rules: vec![rule] })
+}
