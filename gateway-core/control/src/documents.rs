@@ -34,8 +34,9 @@ impl Document {
     }
 }
 
-/// Splits a file into its documents. Joined again, they are the file.
+/// Splits a file into its documents. Joined again, they are the file (without a byte order mark).
 pub(crate) fn split(text: &str) -> Vec<Document> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut documents = Vec::new();
     let mut current = String::new();
     for line in text.split_inclusive('\n') {
@@ -48,9 +49,12 @@ pub(crate) fn split(text: &str) -> Vec<Document> {
     documents.into_iter().map(|text| Document { audience: audience(&text), text }).collect()
 }
 
-/// Whether a line begins a document (YAML 1.2 section 9.1.2: `---` at the start of a line, then white space).
+/// Whether a line begins or ends a document (YAML 1.2 section 9.1.2: `---` or `...` at the start of a line, then white
+/// space). What follows an end is a document of its own.
 fn is_marker(line: &str) -> bool {
-    line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+    line.strip_prefix("---")
+        .or_else(|| line.strip_prefix("..."))
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
 }
 
 /// What counts of a document here; what is well-formed is decided by whoever compiles the configuration.
@@ -73,7 +77,10 @@ fn audience(text: &str) -> Audience {
     if !["Secret", "stringData", "PRIVATE KEY", "\\"].iter().any(|mark| text.contains(mark)) {
         return Audience::Everyone;
     }
+    // To YAML a carriage return alone ends a line, so that it may hide a marker.
+    let hidden = text.replace("\r\n", "\n").contains('\r');
     match serde_saphyr::from_str::<Option<Lenient>>(text) {
+        _ if hidden => Audience::Nobody,
         Ok(document) => audience_of(&document.unwrap_or_default()),
         // Broken documents must reach the proxies, which report them; unless they may hold a Secret.
         Err(_) if mentions_secret(text) => Audience::Nobody,
@@ -134,6 +141,10 @@ mod tests {
             "kind: \"\\x53ecret\"\nmetadata: {namespace: shop}\n",
             "\"kin\\x64\": Secret\nmetadata: {namespace: shop}\n",
             "--- {kind: Secret, metadata: {namespace: shop}}\n",
+            "# c\n...\nkind: Secret\nmetadata: {namespace: shop}\n",
+            "kind: ConfigMap\n...\nkind: Secret\nmetadata: {namespace: shop}\n",
+            "\u{feff}kind: Secret\nmetadata: {namespace: shop}\n",
+            "\u{feff}---\nkind: Secret\nmetadata: {namespace: shop}\n",
             "kind: List\nitems:\n- kind: Secret\n  metadata: {namespace: shop}\n- kind: Service\n",
             "# a comment\r\n---\r\nkind: Secret\r\nmetadata:\r\n  namespace: shop\r\n",
         ] {
@@ -173,7 +184,8 @@ mod tests {
             "{\"kind\"\n:\n\"Secret\", ",
             "kind: &a Secret\nb: [\n",
             "kind: !!str Secret\nb: [\n",
-            "kind: ConfigMap\n...\nkind: Secret\n",
+            "~\r---\rkind: Secret\r",
+            "# c\r...\rkind: Secret\rmetadata: {namespace: shop}\r",
             "a: b\r---\rkind: Secret\rmetadata: {namespace: shop}\r",
             "stringData: {key: value\n",
             "kind: Secret\nmetadata: [namespace]\n",
@@ -208,7 +220,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parts_joined_are_the_file_and_nothing_panics(text in "(---|\n|kind: Secret|[ -~\n\r]{0,8}){0,20}") {
+        fn parts_joined_are_the_file_and_nothing_panics(text in "(---|\\.\\.\\.|\n|kind: Secret|[ -~\n\r]{0,8}){0,20}") {
             let documents = split(&text);
             let whole: String = documents.iter().map(|document| document.text.as_str()).collect();
             prop_assert_eq!(&whole, &text);
