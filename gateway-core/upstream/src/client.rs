@@ -39,3 +39,16 @@ pub fn client<C>(connector: C) -> Client<C> {
     let pool = Pool::new(connector, PoolSettings::default());
     DeadlineLayer::new().layer(RetryLayer::new().layer(BalanceLayer::new().layer(pool)))
 }
+
+#[cfg(test)]
+mod tests {
+    use towpath_gateway_core::HttpService;
+
+    use super::*;
+    use crate::{EDGE_CONNECT_TIMEOUT, TcpConnector};
+
+    #[test]
+    fn the_stack_fits_the_seam() {
+        let _: HttpService = HttpService::new(client(TcpConnector::new(EDGE_CONNECT_TIMEOUT)));
+    }
+}

@@ -138,6 +138,34 @@ async fn a_post_is_never_delivered_twice_wherever_the_connection_ends() {
 }
 
 #[tokio::test]
+async fn another_try_takes_no_kept_connection() {
+    // Every connection answers once and dies of its second request: all that are kept are bad.
+    let all = Arc::new(tokio::sync::Barrier::new(4));
+    let (endpoint, connections) = raw(move |mut stream| {
+        let all = Arc::clone(&all);
+        async move {
+            let seen = Seen::default();
+            read_request(&mut stream, &seen).await.unwrap();
+            if seen.lock().unwrap().keys().all(|line| line.contains("/together")) {
+                all.wait().await;
+            }
+            stream.write_all(OK).await.unwrap();
+            read_request(&mut stream, &seen).await;
+        }
+    })
+    .await;
+    let client = client(TcpConnector::new(EDGE_CONNECT_TIMEOUT));
+    let answer = |path: &str| {
+        let request = to_backend(get(path), std::slice::from_ref(&endpoint));
+        let client = client.clone();
+        async move { support::text(client.oneshot(request).await.unwrap()).await }
+    };
+    assert_eq!(join_all((0..4).map(|_| answer("/together"))).await, ["ok"; 4]);
+    assert_eq!(answer("/after").await, "ok");
+    assert_eq!(count(&connections), 5);
+}
+
+#[tokio::test]
 async fn a_dead_endpoint_costs_no_request() {
     let seen = Seen::default();
     let log = Arc::clone(&seen);

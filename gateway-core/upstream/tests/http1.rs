@@ -193,7 +193,7 @@ async fn an_idle_connection_is_closed_even_if_no_request_comes() {
         let endpoint = Endpoint::plaintext("127.0.0.1:1".parse().unwrap()).with_protocol(protocol);
         let began = tokio::time::Instant::now();
         text(send(pool.clone(), &std::sync::Arc::new(endpoint), get("/")).await.unwrap()).await;
-        end.recv().await.unwrap();
+        tokio::time::timeout(Duration::from_mins(5), end.recv()).await.expect("it stays open").unwrap();
         let waited = began.elapsed();
         assert!(
             waited >= Duration::from_secs(50) && waited < Duration::from_mins(1),

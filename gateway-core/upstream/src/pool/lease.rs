@@ -6,6 +6,7 @@ use std::task::{Context as Task, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Version;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
@@ -68,6 +69,8 @@ pub(super) fn deliver(response: http::Response<Incoming>, lease: Lease) -> Respo
     let (mut parts, body) = response.into_parts();
     translate::response(&mut parts.headers);
     parts.extensions.clear();
+    // The version that the client speaks is the server's affair, and an HTTP/1.0 here would end its connection.
+    parts.version = Version::HTTP_11;
     let body = if body.is_end_stream() {
         lease.end();
         Body::empty()

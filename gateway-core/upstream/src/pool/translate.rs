@@ -53,6 +53,8 @@ pub(super) fn to_http2(request: &mut Request, endpoint: &Endpoint) -> Result<(),
     *request.uri_mut() = Uri::from_parts(parts).map_err(|_| bad("Host is not an authority"))?;
     *request.version_mut() = Version::HTTP_2;
     let trailers = accepts_trailers(request.headers());
+    // HTTP/2 has frames of its own: of this only a length that is known stays.
+    frame(request);
     let headers = request.headers_mut();
     strip(headers);
     if trailers {
@@ -268,6 +270,20 @@ mod tests {
         assert_eq!(framed(Body::from("abc"), Some("7")), (Some("3".into()), None));
         assert_eq!(framed(stream(), None), (None, Some("chunked".into())));
         assert_eq!(framed(stream(), Some("7")), (Some("7".into()), None));
+    }
+
+    #[test]
+    fn http2_states_a_length_only_if_it_is_the_bodys() {
+        let stated = |body: Body| {
+            let mut request = request("/", &[("content-length", "7")]);
+            *request.body_mut() = body;
+            to_http2(&mut request, &endpoint()).unwrap();
+            assert!(!request.headers().contains_key(TRANSFER_ENCODING));
+            request.headers().get(CONTENT_LENGTH).map(|length| length.to_str().unwrap().to_owned())
+        };
+        assert_eq!(stated(Body::from("abc")), Some("3".into()));
+        assert_eq!(stated(Body::empty()), Some("0".into()));
+        assert_eq!(stated(stream()), Some("7".into()));
     }
 
     #[test]
