@@ -11,7 +11,7 @@ use towpath_mesh_mtls::MtlsMode;
 
 use crate::endpoints::{Candidate, MeshWorkload, candidates, protocol};
 use crate::objects::{Objects, Stored};
-use crate::peer;
+use crate::peer::{self, Peers};
 use crate::resources::core::{Service, ServicePort};
 use crate::status::Refusal;
 use crate::topology::{Hop, Protection};
@@ -36,6 +36,7 @@ pub(crate) struct Backends<'a> {
     objects: &'a Objects,
     options: &'a Options,
     mesh: &'a MeshSettings,
+    peers: &'a Peers<'a>,
     hop: Hop,
     before: Option<&'a EndpointPool>,
     pool: EndpointPool,
@@ -48,11 +49,12 @@ impl<'a> Backends<'a> {
         objects: &'a Objects,
         options: &'a Options,
         mesh: &'a MeshSettings,
+        peers: &'a Peers<'a>,
         hop: Hop,
         before: Option<&'a EndpointPool>,
     ) -> Self {
         let (pool, made, plaintext) = (EndpointPool::default(), HashMap::new(), HashMap::new());
-        Self { objects, options, mesh, hop, before, pool, made, plaintext }
+        Self { objects, options, mesh, peers, hop, before, pool, made, plaintext }
     }
 
     /// The endpoints in use, to be kept for the next time.
@@ -155,7 +157,7 @@ impl<'a> Backends<'a> {
             });
         };
         let place = (&*workload.namespace, &workload.labels);
-        let demand = peer::demand(self.objects, &self.mesh.root_namespace, place, workload.port);
+        let demand = self.peers.demand(place, workload.port);
         match self.hop.protection(self.options.has_identity, true, demand.mode) {
             Protection::Plaintext(why) => Ok((Transport::Plaintext, Some(why))),
             Protection::LeftOut => Err(demand),

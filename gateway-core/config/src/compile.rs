@@ -10,6 +10,7 @@ use crate::backend::{Backends, EndpointPool};
 use crate::endpoints::Facts;
 use crate::load::load;
 use crate::objects::Objects;
+use crate::peer::Peers;
 use crate::snapshot::Kept;
 use crate::topology::{Plan, plan};
 use crate::{
@@ -108,6 +109,7 @@ pub(crate) struct Work<'a> {
     pub(crate) objects: &'a Objects,
     pub(crate) options: &'a Options,
     pub(crate) mesh: &'a MeshSettings,
+    pub(crate) peers: &'a Peers<'a>,
     pub(crate) plan: Plan,
     pub(crate) ingress: &'a ObjectName,
     pub(crate) backends: Backends<'a>,
@@ -139,6 +141,7 @@ fn compile_role(
         identity: workload.as_ref().and_then(|facts| {
             SpiffeId::workload(&word.mesh.trust_domain, &facts.namespace, &facts.account).ok()
         }),
+        cluster: workload.as_ref().and_then(Facts::cluster).unwrap_or_default(),
         ..Snapshot::default()
     };
     let plan = match plan(word.scenario, &options.role) {
@@ -149,12 +152,14 @@ fn compile_role(
             return Snapshot { problems, ..snapshot };
         }
     };
-    let backends = Backends::new(objects, options, &word.mesh, plan.hop, before);
+    let peers = Peers::new(objects, word.mesh.root_namespace.clone(), word.scenario);
+    let backends = Backends::new(objects, options, &word.mesh, &peers, plan.hop, before);
     let (status, listeners) = (Vec::new(), Vec::new());
     let mut work = Work {
         objects,
         options,
         mesh: &word.mesh,
+        peers: &peers,
         plan,
         ingress: &word.ingress,
         backends,

@@ -168,6 +168,11 @@ fn workload(objects: &Objects, kind: &str, name: &ObjectName) -> Option<Facts> {
 }
 
 impl Facts {
+    /// The cluster that the workload belongs to.
+    pub(crate) fn cluster(&self) -> Option<Arc<str>> {
+        self.labels.get(CLUSTER_LABEL).map(|cluster| cluster.as_str().into())
+    }
+
     /// The workload of this name, pod or VM.
     pub(crate) fn find(objects: &Objects, name: &ObjectName) -> Option<Self> {
         workload(objects, "Pod", name).or_else(|| workload(objects, "WorkloadEntry", name))

@@ -201,8 +201,9 @@ fn credential(
 ) -> Result<Credential, Refusal> {
     let invalid = |message: String| Refusal::new("InvalidCertificateRef", message);
     let kind = reference.kind.as_deref().unwrap_or("Secret");
-    if !matches!(reference.group.as_deref(), None | Some("" | "core")) || kind != "Secret" {
-        return Err(invalid(format!("a certificate is in a Secret, not in a `{kind}`")));
+    let group = reference.group.as_deref().unwrap_or_default();
+    if !matches!(group, "" | "core") || kind != "Secret" {
+        return Err(invalid(format!("a certificate is in a Secret of the core group, not in `{kind}` of `{group}`")));
     }
     let own = &gateway.name.namespace;
     let namespace = reference.namespace.as_deref().map_or_else(|| Arc::clone(own), Arc::from);

@@ -22,6 +22,7 @@ mod check;
 mod compile;
 mod document;
 mod edge;
+mod edge_services;
 mod endpoints;
 mod filter;
 mod gateway;

@@ -1,5 +1,8 @@
 //! Which listeners a route attaches to, and what its parents say of it.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use serde_json::json;
 use towpath_gateway_core::Policies;
 use towpath_routing::{Hostname, Route, Rule};
@@ -107,7 +110,7 @@ fn attach_to<M>(
     listeners.retain(|listener| allows(work, gateway_name, listener, route));
     if listeners.is_empty() {
         let message =
-            format!("no listener of Gateway {gateway_name} takes a {} of this namespace", route.kind);
+            format!("no listener of Gateway {gateway_name} takes routes of kind {} from this namespace", route.kind);
         return Err(Refusal::new("NotAllowedByListeners", message));
     }
     let mut attached = false;
@@ -165,13 +168,19 @@ fn allows<M>(
         FromNamespaces::None => false,
         FromNamespaces::Same => *namespace == gateway.namespace,
         FromNamespaces::Selector => {
-            let name = ObjectName { namespace: "".into(), name: namespace.clone() };
-            let labels = work.objects.namespaces.get(&name).map(|object| &object.labels);
             let selector = namespaces.and_then(|namespaces| namespaces.selector.as_ref());
-            selector.zip(labels).is_some_and(|(selector, labels)| selector.matches(labels))
+            selector.is_some_and(|selector| selector.matches(&namespace_labels(work, namespace)))
         }
     };
     from_there && listener.accepted.is_ok() && listener.kinds.contains(&route.kind)
+}
+
+/// The labels of a namespace; Kubernetes gives each its name as one.
+fn namespace_labels(work: &Work<'_>, namespace: &Arc<str>) -> BTreeMap<String, String> {
+    let name = ObjectName { namespace: "".into(), name: Arc::clone(namespace) };
+    let mut labels = work.objects.namespaces.get(&name).map(|object| object.labels.clone()).unwrap_or_default();
+    labels.insert("kubernetes.io/metadata.name".into(), namespace.to_string());
+    labels
 }
 
 /// The route's host names as far as they are the listener's; none at all: `None`.

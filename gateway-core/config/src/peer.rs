@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use towpath_mesh_mtls::MtlsMode;
 
+use crate::Scenario;
+use crate::edge_services::EdgeServices;
 use crate::objects::{Objects, Stored, label};
 use crate::resources::gateway::has_all;
 use crate::resources::istio::{ModeSpec, MtlsSpec, PeerAuthenticationSpec};
+use crate::topology::{DefaultMode, default_mode};
 
 type PeerAuthentication = Arc<Stored<PeerAuthenticationSpec>>;
 
@@ -18,16 +21,43 @@ pub(crate) struct Demand {
     pub(crate) object: Option<String>,
 }
 
-/// The mode in force for a port of a workload: that of the port, else of the workload, else of its namespace, else of
-/// the mesh, else PERMISSIVE. `UNSET` asks the next; of several at one level the oldest decides.
-pub(crate) fn demand(
+/// What workloads take.
+pub(crate) struct Peers<'a> {
+    objects: &'a Objects,
+    root: Arc<str>,
+    default: DefaultMode,
+    edge: EdgeServices,
+}
+
+impl<'a> Peers<'a> {
+    pub(crate) fn new(objects: &'a Objects, root: Arc<str>, scenario: Scenario) -> Self {
+        let default = default_mode(!objects.meshes.is_empty(), scenario);
+        Self { objects, root, default, edge: EdgeServices::find(objects) }
+    }
+
+    /// The mode in force for a port of a workload: that of the port, else of the workload, else of its namespace, else
+    /// of the mesh, else the default. `UNSET` asks the next; of several at one level the oldest decides.
+    pub(crate) fn demand(&self, place: (&str, &BTreeMap<String, String>), port: u16) -> Demand {
+        asked(self.objects, &self.root, place, port).unwrap_or_else(|| Demand { mode: self.default(place), object: None })
+    }
+
+    fn default(&self, (namespace, labels): (&str, &BTreeMap<String, String>)) -> MtlsMode {
+        match self.default {
+            DefaultMode::Permissive => MtlsMode::Permissive,
+            DefaultMode::StrictBehindTheEdge if self.edge.select(namespace, labels) => MtlsMode::Permissive,
+            DefaultMode::Strict | DefaultMode::StrictBehindTheEdge => MtlsMode::Strict,
+        }
+    }
+}
+
+fn asked(
     objects: &Objects,
     root: &str,
     (namespace, labels): (&str, &BTreeMap<String, String>),
     port: u16,
-) -> Demand {
+) -> Option<Demand> {
     if let Some(refused) = refused(objects, root, namespace) {
-        return Demand { mode: MtlsMode::Strict, object: Some(refused) };
+        return Some(Demand { mode: MtlsMode::Strict, object: Some(refused) });
     }
     let workload = oldest(objects, namespace, |policy| selects(policy, labels));
     let levels = [
@@ -36,11 +66,8 @@ pub(crate) fn demand(
         oldest(objects, namespace, is_wide).and_then(own),
         oldest(objects, root, is_wide).and_then(own),
     ];
-    let decided = levels.into_iter().flatten().find_map(|(policy, mtls)| Some((policy, mode(mtls)?)));
-    match decided {
-        Some((policy, mode)) => Demand { mode, object: Some(policy.label()) },
-        None => Demand { mode: MtlsMode::Permissive, object: None },
-    }
+    let (policy, mode) = levels.into_iter().flatten().find_map(|(policy, mtls)| Some((policy, mode(mtls)?)))?;
+    Some(Demand { mode, object: Some(policy.label()) })
 }
 
 /// A policy that could not be read may have asked for STRICT: until it is mended, that is what holds.

@@ -13,7 +13,6 @@ use crate::endpoints::{Facts, protocol};
 use crate::matches::Match;
 use crate::objects::Stored;
 use crate::parents::is_service;
-use crate::peer;
 use crate::resources::core::Service;
 use crate::resources::gateway::has_all;
 use crate::resources::leaf::PortRef;
@@ -68,12 +67,12 @@ fn unknown_workload(work: &mut Work<'_>, inbound: &[InboundPort]) {
 
 fn take_in(work: &mut Work<'_>, port: InboundPort, facts: &Facts, authorization: &authorization::Policies) {
     let (root, namespace) = (&*work.mesh.root_namespace, &*facts.namespace);
-    let demand = peer::demand(work.objects, root, (namespace, &facts.labels), port.port);
+    let demand = work.peers.demand((namespace, &facts.labels), port.port);
     let mode = match demand.mode {
         mode if work.options.has_identity => mode,
         // Plaintext alone is not what was asked for: nothing can be let in.
         MtlsMode::Strict => {
-            let object = demand.object.unwrap_or_default();
+            let object = demand.object.unwrap_or_else(|| "the mesh's default".to_owned());
             let message = format!(
                 "{object} asks for STRICT at port {}, and this process has no identity of the mesh: nothing is let in",
                 port.port

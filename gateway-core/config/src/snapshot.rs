@@ -24,6 +24,8 @@ pub struct Snapshot {
     pub mesh: MeshSettings,
     /// The identity that this process's workload has by the resources, if its workload is known.
     pub identity: Option<SpiffeId>,
+    /// The cluster that this process's workload belongs to (label `topology.istio.io/cluster`); empty if unknown.
+    pub cluster: Arc<str>,
     /// Sockets and what is behind each. Addresses are unique.
     pub listeners: Vec<Listener>,
     /// Every finding, worst first, then by file and line.

@@ -57,6 +57,26 @@ pub(crate) fn plan(scenario: Scenario, role: &Role) -> Result<Plan, &'static str
     }
 }
 
+/// What a workload takes where no `PeerAuthentication` speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DefaultMode {
+    /// As in Istio: mTLS and plaintext.
+    Permissive,
+    /// Every caller has an identity: mTLS alone.
+    Strict,
+    /// Strict, but for what routes of a Gateway name: the gateway has no identity.
+    StrictBehindTheEdge,
+}
+
+/// The default of a scenario. Without a `Mesh` resource it is Istio's.
+pub(crate) fn default_mode(has_mesh: bool, scenario: Scenario) -> DefaultMode {
+    match (has_mesh, scenario) {
+        (false, _) => DefaultMode::Permissive,
+        (true, Scenario::InCluster) => DefaultMode::StrictBehindTheEdge,
+        (true, Scenario::Ingress | Scenario::Attached | Scenario::GatewayApi) => DefaultMode::Strict,
+    }
+}
+
 impl Hop {
     /// How an endpoint is spoken to: `in_mesh` tells whether it has a sidecar, and `mode` what that takes.
     pub(crate) fn protection(self, has_identity: bool, in_mesh: bool, mode: MtlsMode) -> Protection {

@@ -1,7 +1,5 @@
 //! Figures of the process itself on its metrics page.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use towpath_observability::Metrics;
@@ -11,10 +9,10 @@ use towpath_observability::prometheus_client::metrics::gauge::Gauge;
 /// What a process tells about itself.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Gauges {
-    certificate_expiry: Gauge<i64, Arc<AtomicI64>>,
-    errors: Gauge<i64, Arc<AtomicI64>>,
-    applied: Counter<u64, Arc<AtomicU64>>,
-    rejected: Counter<u64, Arc<AtomicU64>>,
+    certificate_expiry: Gauge,
+    errors: Gauge,
+    applied: Counter,
+    rejected: Counter,
 }
 
 impl Gauges {
