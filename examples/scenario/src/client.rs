@@ -130,12 +130,6 @@ impl Connection {
         })
         .await?
     }
-
-    /// Sends a request and leaves the body to the caller.
-    pub(crate) async fn stream(&mut self, request: Request<Body>) -> Result<Response<Incoming>, Failure> {
-        self.0.ready().await?;
-        Ok(tokio::time::timeout(PATIENCE, self.0.send_request(request)).await??)
-    }
 }
 
 /// A GET in origin form.

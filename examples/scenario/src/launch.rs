@@ -9,10 +9,11 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use crate::args::Args;
+use crate::checks::World;
 use crate::client::{Client, Connection, Failure, HOST, get};
 use crate::discovered;
 use crate::logs::Logs;
-use crate::mesh::{EdgeAuthority, Probe, write_tokens};
+use crate::mesh::{EdgeAuthority, write_tokens};
 use crate::net::Network;
 use crate::plan::{HTTP, HTTPS, Part, Plan};
 use crate::process::{Process, Processes};
@@ -22,12 +23,7 @@ const START: Duration = Duration::from_secs(30);
 
 /// A deployment that is up.
 pub(crate) struct Run {
-    pub(crate) plan: Plan,
-    pub(crate) client: Client,
-    pub(crate) probe: Probe,
-    pub(crate) logs: Logs,
-    pub(crate) recorder: Recorder,
-    pub(crate) marker: Marker,
+    pub(crate) world: World,
     pub(crate) dir: PathBuf,
     // Dropped in this order: the processes end before their directory and network go.
     pub(crate) processes: Processes,
@@ -78,7 +74,10 @@ pub(crate) async fn start(args: &Args, began: Instant) -> Result<Run, Failure> {
         println!("[{:>5.1} s] {} is ready (pid {pid})", began.elapsed().as_secs_f64(), part.name);
     }
     let client = Client::new(plan.gateway.at(HTTP), plan.gateway.at(HTTPS), edge.roots()?)?;
-    Ok(Run { plan, client, probe, logs: Logs::new(&logs_dir), recorder, marker, dir, processes, _held: (held, network) })
+    let pids = processes.iter().map(|process| (process.name.clone(), process.pid())).collect();
+    let logs = Logs::new(&logs_dir);
+    let world = World { plan, client, probe, logs, recorder, marker, pids, short: args.short };
+    Ok(Run { world, dir, processes, _held: (held, network) })
 }
 
 fn secret(edge: &EdgeAuthority) -> Value {

@@ -26,7 +26,6 @@ use std::time::Instant;
 use clap::Parser;
 
 use crate::args::Args;
-use crate::checks::World;
 use crate::client::Failure;
 use crate::report::Report;
 
@@ -88,17 +87,8 @@ async fn prove(args: &Args) -> Result<bool, Failure> {
     println!("Scenario `{}`: starting its processes on loopback …", args.scenario);
     let mut run = launch::start(args, began).await?;
     println!("[{:>5.1} s] all ready; checking", began.elapsed().as_secs_f64());
-    let world = World {
-        plan: run.plan,
-        client: run.client.clone(),
-        probe: run.probe.clone(),
-        logs: run.logs.clone(),
-        recorder: run.recorder.clone(),
-        marker: run.marker.clone(),
-        pids: run.processes.iter().map(|p| (p.name.clone(), p.pid())).collect(),
-        short: args.short,
-    };
-    let findings = checks::all(&world, |check| {
+    let world = &run.world;
+    let findings = checks::all(world, |check| {
         let mark = if check.ok { "ok  " } else { "FAIL" };
         println!("[{:>5.1} s] {mark} {}: {}", began.elapsed().as_secs_f64(), check.name, check.seen);
         if !check.ok {
@@ -116,7 +106,7 @@ async fn prove(args: &Args) -> Result<bool, Failure> {
         std::fs::write(file, json).map_err(|error| format!("cannot write {}: {error}", file.display()))?;
     }
     if args.serve {
-        serve::until_interrupted(&world, &run.dir).await;
+        serve::until_interrupted(world, &run.dir).await;
     }
     let bad = run.processes.stop();
     run.keep_logs(args)?;

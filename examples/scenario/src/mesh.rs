@@ -89,11 +89,8 @@ struct InProcess {
 
 impl Signer for InProcess {
     async fn sign(&self, request: SigningRequest) -> Result<SigningAnswer, SignerError> {
-        let answer = || -> Result<SigningAnswer, Failure> {
-            let chain = self.authority.issue(request.csr.as_bytes(), &self.id, TOKEN_LIFE)?;
-            Ok(SigningAnswer::new(&chain, &self.authority.bundle()?))
-        };
-        answer().map_err(|why| SignerError::new(why.to_string()))
+        let chain = self.authority.issue(request.csr.as_bytes(), &self.id, TOKEN_LIFE)?;
+        Ok(SigningAnswer::new(&chain, &self.authority.bundle()?))
     }
 }
 

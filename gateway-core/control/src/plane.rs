@@ -86,6 +86,8 @@ async fn answer(plane: &Parts, request: Request) -> Response {
 
 async fn serve(plane: &Parts, request: Request, caller: &mut Option<SpiffeId>) -> Result<Response, Refusal> {
     let (head, body) = request.into_parts();
+    // Strangers learn nothing, not even which paths there are.
+    let id = caller.insert(identify(&head, &plane.tokens, SystemTime::now())?);
     let allow = match head.uri.path() {
         "/v1/certificates" => Method::POST,
         "/v1/config" => Method::GET,
@@ -97,7 +99,6 @@ async fn serve(plane: &Parts, request: Request, caller: &mut Option<SpiffeId>) -
     if head.method != allow {
         return Err(Refusal::method(if allow == Method::POST { "POST" } else { "GET" }));
     }
-    let id = caller.insert(identify(&head, &plane.tokens, SystemTime::now())?);
     let domain = plane.authority.domain();
     if id.trust_domain() != domain.as_str() {
         let detail = format!("{id} is not in the trust domain {domain} of this control plane");

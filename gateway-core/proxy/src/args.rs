@@ -19,13 +19,13 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    run: Option<RunArgs>,
+    run: RunArgs,
 }
 
 impl Cli {
     /// The command, `run` where no word was given.
-    pub(crate) fn into_command(self) -> Option<Command> {
-        self.command.or(self.run.map(Command::Run))
+    pub(crate) fn into_command(self) -> Command {
+        self.command.unwrap_or(Command::Run(self.run))
     }
 }
 
@@ -148,7 +148,7 @@ mod tests {
 
     fn parse(line: &str) -> Result<Command, clap::Error> {
         Cli::try_parse_from(std::iter::once("gateway").chain(line.split_whitespace()))
-            .map(|cli| cli.into_command().expect("a command or an error"))
+            .map(Cli::into_command)
     }
 
     #[test]

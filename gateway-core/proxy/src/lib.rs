@@ -83,9 +83,8 @@ where
     };
     start_logging();
     let outcome = match command {
-        Some(Command::Run(args)) => process::run(program, args).map(|()| ExitCode::SUCCESS),
-        Some(Command::Check(args)) => check::check(program, &args),
-        None => Err("nothing to do: give --config PATH, or --help".into()),
+        Command::Run(args) => process::run(program, args).map(|()| ExitCode::SUCCESS),
+        Command::Check(args) => check::check(program, &args),
     };
     outcome.unwrap_or_else(|failure| {
         eprintln!("{}: {failure}", program.name());
