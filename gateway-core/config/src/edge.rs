@@ -107,7 +107,11 @@ impl Socket {
             Some(there) => there.routes.extend(listener.routes),
             None => self.routes.push(listener),
         }
-        self.certificates.extend(certificates.iter().cloned());
+        for certificate in certificates {
+            if self.certificates.iter().all(|there| there.hostname != certificate.hostname) {
+                self.certificates.push(certificate.clone());
+            }
+        }
     }
 }
 

@@ -27,7 +27,9 @@ impl EdgeServices {
     }
 }
 
-fn selector(service: &Stored<crate::resources::core::Service>) -> Option<(Arc<str>, BTreeMap<String, String>)> {
+fn selector(
+    service: &Stored<crate::resources::core::Service>,
+) -> Option<(Arc<str>, BTreeMap<String, String>)> {
     let selector = service.spec.spec.selector.as_ref().filter(|selector| !selector.is_empty())?;
     Some((Arc::clone(&service.name.namespace), selector.clone()))
 }
@@ -37,7 +39,10 @@ fn named<M>(route: &Stored<RouteSpec<M>>) -> impl Iterator<Item = ObjectName> + 
     let north_south = route.spec.parent_refs.iter().any(|parent| !is_service(parent));
     let rules = route.spec.rules.iter().flatten().filter(move |_| north_south);
     rules.flat_map(|rule| &rule.backend_refs).map(|reference: &BackendRef| ObjectName {
-        namespace: reference.namespace.as_deref().map_or_else(|| Arc::clone(&route.name.namespace), Into::into),
+        namespace: reference
+            .namespace
+            .as_deref()
+            .map_or_else(|| Arc::clone(&route.name.namespace), Into::into),
         name: reference.name.value.as_str().into(),
     })
 }

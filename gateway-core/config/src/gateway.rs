@@ -203,7 +203,9 @@ fn credential(
     let kind = reference.kind.as_deref().unwrap_or("Secret");
     let group = reference.group.as_deref().unwrap_or_default();
     if !matches!(group, "" | "core") || kind != "Secret" {
-        return Err(invalid(format!("a certificate is in a Secret of the core group, not in `{kind}` of `{group}`")));
+        return Err(invalid(format!(
+            "a certificate is in a Secret of the core group, not in `{kind}` of `{group}`"
+        )));
     }
     let own = &gateway.name.namespace;
     let namespace = reference.namespace.as_deref().map_or_else(|| Arc::clone(own), Arc::from);

@@ -109,8 +109,10 @@ fn attach_to<M>(
     }
     listeners.retain(|listener| allows(work, gateway_name, listener, route));
     if listeners.is_empty() {
-        let message =
-            format!("no listener of Gateway {gateway_name} takes routes of kind {} from this namespace", route.kind);
+        let message = format!(
+            "no listener of Gateway {gateway_name} takes routes of kind {} from this namespace",
+            route.kind
+        );
         return Err(Refusal::new("NotAllowedByListeners", message));
     }
     let mut attached = false;
@@ -178,7 +180,8 @@ fn allows<M>(
 /// The labels of a namespace; Kubernetes gives each its name as one.
 fn namespace_labels(work: &Work<'_>, namespace: &Arc<str>) -> BTreeMap<String, String> {
     let name = ObjectName { namespace: "".into(), name: Arc::clone(namespace) };
-    let mut labels = work.objects.namespaces.get(&name).map(|object| object.labels.clone()).unwrap_or_default();
+    let mut labels =
+        work.objects.namespaces.get(&name).map(|object| object.labels.clone()).unwrap_or_default();
     labels.insert("kubernetes.io/metadata.name".into(), namespace.to_string());
     labels
 }

@@ -38,7 +38,8 @@ impl<'a> Peers<'a> {
     /// The mode in force for a port of a workload: that of the port, else of the workload, else of its namespace, else
     /// of the mesh, else the default. `UNSET` asks the next; of several at one level the oldest decides.
     pub(crate) fn demand(&self, place: (&str, &BTreeMap<String, String>), port: u16) -> Demand {
-        asked(self.objects, &self.root, place, port).unwrap_or_else(|| Demand { mode: self.default(place), object: None })
+        asked(self.objects, &self.root, place, port)
+            .unwrap_or_else(|| Demand { mode: self.default(place), object: None })
     }
 
     fn default(&self, (namespace, labels): (&str, &BTreeMap<String, String>)) -> MtlsMode {
@@ -66,7 +67,8 @@ fn asked(
         oldest(objects, namespace, is_wide).and_then(own),
         oldest(objects, root, is_wide).and_then(own),
     ];
-    let (policy, mode) = levels.into_iter().flatten().find_map(|(policy, mtls)| Some((policy, mode(mtls)?)))?;
+    let (policy, mode) =
+        levels.into_iter().flatten().find_map(|(policy, mtls)| Some((policy, mode(mtls)?)))?;
     Some(Demand { mode, object: Some(policy.label()) })
 }
 

@@ -1,0 +1,276 @@
+//! What is wrong is said with file, line, column and advice, and takes nothing else down.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+
+mod common;
+
+use common::{WORLD, compiled, gateway, problems, route, rule, source, status};
+use proptest::prelude::*;
+use serde_json::Value;
+use towpath_config::{Options, Role, Source, compile};
+
+fn only(text: &str) -> String {
+    let snapshot = compiled(&[text], &gateway());
+    let problems = problems(&snapshot);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    problems[0].clone()
+}
+
+const ROUTE: &str = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\nspec:\n";
+
+#[test]
+fn every_finding_tells_where_and_what_was_meant() {
+    for (text, expected) in [
+        (
+            format!("{ROUTE}  rules:\n  - backendRef: []\n"),
+            "error: 0.yaml:6:5: HTTPRoute default/r: unknown field `backendRef` (did you mean `backendRefs`?)",
+        ),
+        (
+            format!("# one\n---\n{ROUTE}  hostnames: ['a..b']\n"),
+            "error: 0.yaml:7:15: HTTPRoute default/r: `a..b` is not a host name: a DNS name, with at most a `*.` in front",
+        ),
+        (
+            format!("{ROUTE}  rules: [{{matches: [{{path: {{type: Prefix, value: /}}}}]}}]\n"),
+            "error: 0.yaml:5:36: HTTPRoute default/r: unknown value `Prefix` (known: Exact, PathPrefix, RegularExpression)",
+        ),
+        (
+            format!("{ROUTE}  rules: [{{matches: [{{path: {{type: RegularExpression, value: '('}}}}]}}]\n"),
+            "error: 0.yaml:5:62: HTTPRoute default/r: `(` is not a regular expression: unclosed group",
+        ),
+        (
+            format!("{ROUTE}  rules: [{{timeouts: {{request: 1s, backendRequest: 2s}}}}]\n"),
+            "error: 0.yaml:5:52: HTTPRoute default/r: backendRequest is longer than request, which covers all tries",
+        ),
+        (
+            format!("{ROUTE}  rules: [{{timeouts: {{request: 1 second}}}}]\n"),
+            "error: 0.yaml:5:32: HTTPRoute default/r: `1 second` is not a duration such as 10s, 500ms or 1h30m",
+        ),
+        (
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoutes\nmetadata: {name: r}\n".into(),
+            "warning: 0.yaml:2:7: unknown kind `HTTPRoutes`: the object has no effect (did you mean `HTTPRoute`?)",
+        ),
+        (
+            "apiVersion: gateway.networking.k8s.io/v2\nkind: HTTPRoute\nmetadata: {name: r}\n".into(),
+            "error: 0.yaml:1:13: version `v2` of this kind is not read (read are v1, v1beta1, v1alpha2)",
+        ),
+        (
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: TCPRoute\nmetadata: {name: r}\n".into(),
+            "warning: 0.yaml:2:7: TCPRoute is not served yet: it has no effect",
+        ),
+        ("kind: Service\nmetadata: {name: r}\n".into(), "error: 0.yaml:1:7: missing field `apiVersion`"),
+        ("apiVersion: v1\nkind: Service\nspec: {}\n".into(), "error: 0.yaml:3:1: Service: missing field `metadata`"),
+        (
+            "apiVersion: towpath.dev/v1alpha1\nkind: Consumer\nmetadata: {name: a}\nspec: {apiKeys: [{key: hunter2}]}\n".into(),
+            "error: 0.yaml:4:24: Consumer default/a: a plain key does not belong in a resource \
+             (store its digest only, as `sha256`: printf %s KEY | sha256sum)",
+        ),
+        (
+            "apiVersion: towpath.dev/v1alpha1\nkind: Consumer\nmetadata: {name: a}\nspec: {apiKeys: [{sha256: hunter2}]}\n".into(),
+            "error: 0.yaml:4:27: Consumer default/a: `sha256` is not 64 hexadecimal digits: is this the key itself? \
+             (store its digest only, as `sha256`: printf %s KEY | sha256sum)",
+        ),
+        (
+            "apiVersion: v1\nkind: List\nitems: []\n".into(),
+            "error: 0.yaml:2:7: lists of objects are not read (write each object as a document of its own, with `---` between them)",
+        ),
+        (format!("{ROUTE}  rules: [\n"), "error: 0.yaml:5:10: unclosed bracket '['"),
+    ] {
+        assert_eq!(only(&text), expected, "{text}");
+    }
+}
+
+#[test]
+fn references_to_nothing_are_found_where_they_are_written() {
+    let text = route(
+        "web",
+        "\n  - backendRefs: [{name: nothing, port: 1}]\n  - backendRefs: [{name: pages, port: 1}]\n",
+    );
+    let text = text.replace("{name: gw, namespace: edge}", "{name: gw, namespace: edge}, {name: other}");
+    let policy = "apiVersion: towpath.dev/v1alpha1\nkind: ApiKeyPolicy\nmetadata: {name: p, namespace: shop}\nspec:\n  targetRefs:\n  - {kind: HTTPRoute, name: wbe}\n  - {kind: HTTPRoute, name: web, sectionName: x}\n  - {kind: Service, name: web}\n  consumers: [carol]\n";
+    let snapshot = compiled(&[WORLD, &text, policy], &gateway());
+    assert_eq!(
+        problems(&snapshot),
+        [
+            "error: 1.yaml:5:52: HTTPRoute shop/web: there is no Gateway shop/other",
+            "error: 1.yaml:7:26: HTTPRoute shop/web: there is no Service shop/nothing",
+            "error: 1.yaml:8:26: HTTPRoute shop/web: Service shop/pages has no port 1",
+            "error: 2.yaml:6:29: ApiKeyPolicy shop/p: there is no HTTPRoute shop/wbe to attach to",
+            "error: 2.yaml:7:29: ApiKeyPolicy shop/p: HTTPRoute shop/web has no section `x` to attach to",
+            "error: 2.yaml:8:27: ApiKeyPolicy shop/p: a policy is attached to Gateway, HTTPRoute, GRPCRoute, not to `Service`",
+            "error: 2.yaml:9:15: ApiKeyPolicy shop/p: there is no Consumer shop/carol",
+        ]
+    );
+}
+
+#[test]
+fn a_broken_document_takes_no_other_down() {
+    let texts = [
+        WORLD,
+        "kind: [\n---\n",
+        &format!(
+            "{}---\n{ROUTE}  nonsense: 1\n",
+            route("web", "[{backendRefs: [{name: pages, port: 9080}]}]")
+        ),
+    ];
+    let snapshot = compiled(&texts, &gateway());
+    assert_ne!(rule(&snapshot, "shop/web#0"), Value::Null);
+    assert_eq!(snapshot.errors().count(), 2);
+}
+
+#[test]
+fn the_first_of_two_objects_stays() {
+    let second = route("web", "[{name: second}]");
+    let snapshot = compiled(&[WORLD, &route("web", "[{name: first}]"), &second], &gateway());
+    assert_ne!(rule(&snapshot, "shop/web#first"), Value::Null);
+    assert_eq!(rule(&snapshot, "shop/web#second"), Value::Null);
+    assert_eq!(
+        problems(&snapshot),
+        [
+            "error: 2.yaml:1:1: HTTPRoute shop/web: is there twice: the one at 1.yaml:1 stays in force (remove or rename one of them)"
+        ]
+    );
+}
+
+#[test]
+fn there_is_one_mesh_at_most() {
+    let mesh = |name| format!("apiVersion: towpath.dev/v1alpha1\nkind: Mesh\nmetadata: {{name: {name}}}\n");
+    let snapshot = compiled(&[&mesh("a"), &mesh("b")], &gateway());
+    assert_eq!(
+        problems(&snapshot),
+        ["error: 1.yaml:1:1: Mesh b: there is one Mesh at most: a holds (remove this one)"]
+    );
+}
+
+#[test]
+fn weights_that_are_all_zero_are_noticed() {
+    let rules = "[{backendRefs: [{name: pages, port: 9080, weight: 0}]}]";
+    let snapshot = compiled(&[WORLD, &route("web", rules)], &gateway());
+    assert_eq!(
+        problems(&snapshot),
+        ["warning: 1.yaml:6:33: HTTPRoute shop/web: every weight is 0: requests end as 500"]
+    );
+}
+
+#[test]
+fn other_documents_are_left_alone() {
+    let texts = [
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {}\nanything: [1, {a: ~}]\n",
+        "apiVersion: v1\nkind: Service\nmetadata: {name: a, managedFields: [{x: 1}]}\nspec: {clusterIP: 1.2.3.4, newField: 1, ports: [{port: 1, nodePort: 2}]}\nstatus: {loadBalancer: {}}\n",
+        "{\"apiVersion\": \"v1\", \"kind\": \"Service\", \"metadata\": {\"name\": \"j\"}, \"spec\": {\"ports\": [{\"port\": 1}]}}",
+        "# nothing\n---\n---\n",
+    ];
+    assert_eq!(problems(&compiled(&texts, &gateway())), Vec::<String>::new());
+}
+
+#[test]
+fn the_last_good_version_of_a_broken_object_stays() {
+    let good =
+        |path| route("web", &format!("[{{name: {path}, backendRefs: [{{name: pages, port: 9080}}]}}]"));
+    let first = compiled(&[WORLD, &good("one")], &gateway());
+    let broken = format!("{}  nonsense: 1\n", good("two"));
+    let second = compile(&source(&[WORLD, &broken]), &gateway(), Some(&first));
+    assert_ne!(rule(&second, "shop/web#one"), Value::Null);
+    assert_eq!(
+        problems(&second),
+        [
+            "error: 1.yaml:7:3: HTTPRoute shop/web: unknown field `nonsense`; the last good version of the object stays in force (known: parentRefs, hostnames, rules, useDefaultGateways)"
+        ]
+    );
+    // It stays as long as the file is broken, even so broken that nobody can tell what it holds.
+    let third = compile(&source(&[WORLD, "{{{"]), &gateway(), Some(&second));
+    assert_ne!(rule(&third, "shop/web#one"), Value::Null);
+    let mended = compile(&source(&[WORLD, &good("three")]), &gateway(), Some(&third));
+    assert_eq!((problems(&mended).len(), rule(&mended, "shop/web#one")), (0, Value::Null));
+    assert_ne!(rule(&mended, "shop/web#three"), Value::Null);
+    let removed = compile(&source(&[WORLD, ""]), &gateway(), Some(&mended));
+    assert_eq!(rule(&removed, "shop/web#three"), Value::Null);
+}
+
+#[test]
+fn a_broken_route_says_so_in_its_status() {
+    let broken = route("web", "[{name: a, nonsense: 1}]");
+    let parents = status(&compiled(&[WORLD, &broken], &gateway()), "HTTPRoute", "web")["parents"].clone();
+    assert_eq!(common::condition(&parents[0]["conditions"], "Accepted"), "False/UnsupportedValue");
+}
+
+fn roles() -> [Options; 3] {
+    let workload = Some("shop/pages-0".parse().unwrap());
+    let map = Some("edge/gw:80=127.0.0.1:1,shop/pages:9080=127.0.0.1:2".parse().unwrap());
+    let inbound = vec!["9080=127.0.0.1:3>127.0.0.1:4".parse().unwrap()];
+    let sidecar = Options { workload, port_map: map, ..Options::new(Role::Sidecar { inbound }) };
+    [gateway(), sidecar, Options::new(Role::Ingress)]
+}
+
+/// YAML made of the words that the compiler knows, in places where they may make no sense.
+fn yaml() -> impl Strategy<Value = String> {
+    let word = prop_oneof![
+        Just("name"),
+        Just("kind"),
+        Just("spec"),
+        Just("rules"),
+        Just("matches"),
+        Just("path"),
+        Just("value"),
+        Just("/a"),
+        Just("hostnames"),
+        Just("*.a"),
+        Just("parentRefs"),
+        Just("gw"),
+        Just("Gateway"),
+        Just("HTTPRoute"),
+        Just("9080"),
+        Just("backendRefs"),
+        Just("filters"),
+        Just("type"),
+        Just("1s"),
+        Just("~"),
+        Just("&x"),
+        Just("*x"),
+        Just("|"),
+        Just("-"),
+    ];
+    let piece = prop_oneof![
+        Just(": "),
+        Just("\n"),
+        Just("\n  "),
+        Just("- "),
+        Just("{"),
+        Just("}"),
+        Just("["),
+        Just("]"),
+        Just(", "),
+        Just("\n---\n"),
+        Just("'"),
+        Just("\t")
+    ];
+    proptest::collection::vec((word, piece), 0..40)
+        .prop_map(|parts| parts.into_iter().flat_map(|(a, b)| [a, b]).collect::<Vec<_>>().concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        for options in roles() {
+            compile(&Source::from_files(vec![("a".into(), text.clone())]), &options, None);
+        }
+    }
+
+    #[test]
+    fn no_yaml_makes_it_panic(spec in yaml(), kind in prop_oneof![Just("HTTPRoute"), Just("Gateway"), Just("GRPCRoute")]) {
+        let text = format!("apiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\nmetadata: {{name: a}}\nspec:\n  {spec}\n");
+        for options in roles() {
+            compile(&source(&[WORLD, &text, &spec]), &options, None).to_json();
+        }
+    }
+
+    #[test]
+    fn no_cut_of_a_good_file_makes_it_panic(at in 0..WORLD.len(), insert in ".{0,6}") {
+        let text = WORLD.get(..at).map(|head| format!("{head}{insert}{}", &WORLD[at..])).unwrap_or_default();
+        for options in roles() {
+            let snapshot = compile(&source(&[&text]), &options, None);
+            compile(&source(&[WORLD]), &options, Some(&snapshot));
+        }
+    }
+}
