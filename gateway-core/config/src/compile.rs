@@ -1,6 +1,7 @@
 //! The whole way: texts, objects, one snapshot.
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::time::SystemTime;
 
 use serde_json::Value;
@@ -181,19 +182,15 @@ fn compile_role(
 }
 
 fn plaintext_hops(work: &Work<'_>) -> Vec<PlaintextHop> {
-    let mut hops = Vec::new();
+    let (mut hops, mut seen) = (Vec::new(), HashSet::new());
     for listener in &work.listeners {
         let (Duty::Edge { routes, .. } | Duty::Outbound { routes }) = &listener.duty else { continue };
         let rules = routes.iter().flat_map(|l| &l.routes).flat_map(|route| &route.rules);
-        for weighted in rules.flat_map(|rule| &rule.backends) {
-            let Some(why) = work.backends.plaintext(&weighted.backend.name) else { continue };
-            let hop = PlaintextHop {
-                from: listener.name.clone(),
-                to: weighted.backend.name.clone(),
-                why: why.to_owned(),
-            };
-            if !hops.contains(&hop) {
-                hops.push(hop);
+        for backend in rules.flat_map(|rule| &rule.backends).map(|weighted| &weighted.backend) {
+            let Some(why) = work.backends.plaintext(&backend.name) else { continue };
+            if seen.insert((&listener.name, &backend.name)) {
+                let (from, to) = (listener.name.clone(), backend.name.clone());
+                hops.push(PlaintextHop { from, to, why: why.to_owned() });
             }
         }
     }

@@ -7,14 +7,15 @@ use serde_json::json;
 use towpath_routing::{self as routing, Hostname, Route};
 
 use crate::compile::Work;
-use crate::gateway::{GatewayState, ListenerState, judge};
+use crate::gateway::{GatewayState, judge};
+use crate::listener::ListenerState;
 use crate::objects::Stored;
 use crate::parents::attach;
 use crate::policy::Attachments;
 use crate::resources::gateway::GatewaySpec;
 use crate::status::{condition, item};
 use crate::topology::Rules;
-use crate::{Duty, EdgeCertificate, Listener};
+use crate::{Duty, EdgeCertificate, Listener, crossing};
 
 /// The port of plaintext behind a gateway, for Gateways that have no HTTP listener of their own.
 const HTTP_PORT: u16 = 80;
@@ -39,6 +40,11 @@ pub(crate) fn compile(work: &mut Work<'_>) {
     routes.append(&mut work.status);
     work.status = routes;
     unknown_in_port_map(work);
+    if work.plan.rules == Rules::Front {
+        for gateway in &gateways {
+            crossing::report(work, gateway);
+        }
+    }
     let sockets = sockets(work, &gateways);
     work.listeners.extend(sockets.into_values().map(Socket::listener));
 }

@@ -9,7 +9,6 @@ use towpath_gateway_core::{Locality, Protocol, Workload};
 use crate::ObjectName;
 use crate::objects::{Objects, Stored};
 use crate::resources::core::{EndpointSlice, Pod, Service, ServicePort, SliceEndpoint};
-use crate::resources::gateway::has_all;
 use crate::resources::istio::WorkloadEntrySpec;
 use crate::resources::leaf::PortRef;
 
@@ -124,7 +123,9 @@ fn from_entries<'a>(
     let selector = service.spec.spec.selector.as_ref().filter(|selector| !selector.is_empty());
     let selected = move |entry: &&Arc<Stored<WorkloadEntrySpec>>| {
         entry.name.namespace == service.name.namespace
-            && selector.is_some_and(|selector| has_all(&entry_labels(entry), selector))
+            && selector.is_some_and(|selector| {
+                selector.iter().all(|(key, value)| label_of(entry, key) == Some(value))
+            })
     };
     objects.workload_entries.values().filter(selected).filter_map(move |entry| of_entry(entry, port))
 }
@@ -217,6 +218,11 @@ impl Facts {
             port,
         })
     }
+}
+
+/// Labels of the workload stand in the body; those of the object fill in.
+fn label_of<'e>(entry: &'e Stored<WorkloadEntrySpec>, key: &str) -> Option<&'e String> {
+    entry.spec.labels.get(key).or_else(|| entry.labels.get(key))
 }
 
 fn entry_labels(entry: &Stored<WorkloadEntrySpec>) -> BTreeMap<String, String> {

@@ -9,7 +9,8 @@ use towpath_routing::{Hostname, Route, Rule};
 
 use crate::ObjectName;
 use crate::compile::Work;
-use crate::gateway::{GatewayState, ListenerState};
+use crate::gateway::GatewayState;
+use crate::listener::ListenerState;
 use crate::matches::Match;
 use crate::objects::{GATEWAY_GROUP, Stored};
 use crate::policy::Attachments;
@@ -120,7 +121,8 @@ fn attach_to<M>(
         let Some(hostnames) = narrowed(&route.spec, &listener.hostname) else { continue };
         attached = true;
         let name = route.name.to_string();
-        if listener.routes.iter().any(|(kind, there)| *kind == route.kind && *there.name == *name) {
+        // Routes come one after the other: only another of this route's parents can have put it there.
+        if listener.routes.last().is_some_and(|(kind, there)| *kind == route.kind && *there.name == *name) {
             continue;
         }
         let place = (gateway_name, listener.spec.name.value.as_str());

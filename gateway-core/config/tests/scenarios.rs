@@ -234,3 +234,36 @@ fn nothing_is_served_by_a_mesh_resource_that_cannot_be_read() {
         ]
     );
 }
+
+#[test]
+fn a_listener_through_which_keys_are_passed_by_is_reported() {
+    let two = WORLD.replace(
+        "allowedRoutes: {namespaces: {from: All}}}",
+        "allowedRoutes: {namespaces: {from: All}}}\n    - {name: inner, port: 81, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}",
+    );
+    let at = |name: &str, listener: &str, rules: &str| {
+        route(name, rules).replace("namespace: edge}", &format!("namespace: edge, sectionName: {listener}}}"))
+    };
+    let guarded = at("web", "http", RULES);
+    let (forwarding, redirecting) = (
+        "[{backendRefs: [{name: pages, port: 9080}]}]",
+        "[{filters: [{type: RequestRedirect, requestRedirect: {scheme: https}}]}]",
+    );
+    let by_gateway = POLICIES.split("---").last().unwrap();
+    let options = in_scenario(Scenario::Ingress, common::gateway());
+    let snapshot = compiled(&[&two, &guarded, &at("open", "inner", forwarding), by_gateway], &options);
+    assert!(!snapshot.has_errors(), "a limit of the whole Gateway holds at both: {:?}", problems(&snapshot));
+    for (scenario, rules, reported) in [
+        (Scenario::Ingress, forwarding, 1),
+        (Scenario::Ingress, redirecting, 0),
+        (Scenario::InCluster, forwarding, 0),
+    ] {
+        let options = in_scenario(scenario, common::gateway());
+        let snapshot = compiled(&[&two, &guarded, &at("open", "inner", rules), POLICIES], &options);
+        let found = problems(&snapshot)
+            .iter()
+            .filter(|p| p.contains("listener `inner`") && p.contains("HTTPRoute shop/web"))
+            .count();
+        assert_eq!(found, reported, "{scenario} {rules}: {:?}", problems(&snapshot));
+    }
+}
