@@ -134,7 +134,7 @@ fn compile_role(
     mut problems: Vec<Problem>,
 ) -> Snapshot {
     policy::check_consumers(objects, &mut problems);
-    let authorization = authorization::Policies::compile(objects, &mut problems);
+    let authorization = authorization::Policies::compile(objects, &word.mesh.trust_domain, &mut problems);
     let workload = options.workload.as_ref().and_then(|name| Facts::find(objects, name));
     let mut snapshot = Snapshot {
         scenario: word.scenario,

@@ -16,6 +16,7 @@
 //! ```
 
 mod authorization;
+mod authorization_rule;
 mod backend;
 mod certificate;
 mod check;

@@ -27,6 +27,8 @@ pub(crate) struct Stored<S> {
     /// Seconds since the epoch; an object without a time counts as the newest.
     pub(crate) created: i64,
     pub(crate) generation: Option<i64>,
+    /// Only to be tried out, not in force (`istio.io/dry-run`).
+    pub(crate) dry_run: bool,
     pub(crate) place: Place,
     pub(crate) spec: S,
 }
@@ -196,6 +198,7 @@ impl Identity {
             labels: metadata.labels.unwrap_or_default(),
             created: metadata.creation_timestamp.map_or(i64::MAX, |time| time.0),
             generation: metadata.generation,
+            dry_run: metadata.annotations.and_then(|a| a.dry_run).is_some_and(|dry_run| dry_run == "true"),
             place: place.clone(),
             spec,
         })

@@ -213,6 +213,25 @@ fn a_policy_without_action_or_rules_allows_nothing() {
 }
 
 #[test]
+fn a_policy_that_is_tried_out_is_not_in_force() {
+    let dry = policy("p", "shop", "{action: DENY, rules: [{}]}")
+        .replace("namespace: shop}", "namespace: shop, annotations: {istio.io/dry-run: 'true', x: y}}");
+    let (compiled, problems) = in_force(&dry);
+    assert!(compiled == "[]" && problems.len() == 1, "{compiled} {problems:?}");
+}
+
+#[test]
+fn cluster_local_stands_for_the_domain_of_the_mesh() {
+    let mesh = "apiVersion: towpath.dev/v1alpha1\nkind: Mesh\nmetadata: {name: m}\nspec: {trustDomain: td.example}\n---\n";
+    let rule =
+        "{rules: [{from: [{source: {principals: [cluster.local/ns/a/sa/b, other.example/ns/a/sa/b]}}]}]}";
+    let (compiled, _) = in_force(&format!("{mesh}{}", policy("p", "shop", rule)));
+    for principal in ["td.example/ns/a/sa/b", "other.example/ns/a/sa/b"] {
+        assert!(compiled.contains(&format!("Exact(\"{principal}\")")), "{compiled}");
+    }
+}
+
+#[test]
 fn service_accounts_are_principals_of_any_trust_domain() {
     let (compiled, problems) =
         in_force(&policy("p", "shop", "{rules: [{from: [{source: {serviceAccounts: [web, other/job]}}]}]}"));

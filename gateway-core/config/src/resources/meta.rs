@@ -29,8 +29,16 @@ pub(crate) struct Metadata {
     pub(crate) name: Text,
     pub(crate) namespace: Option<String>,
     pub(crate) labels: Option<BTreeMap<String, String>>,
+    pub(crate) annotations: Option<Annotations>,
     pub(crate) creation_timestamp: Option<Timestamp>,
     pub(crate) generation: Option<i64>,
+}
+
+/// The one annotation that matters here; all others are left alone.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Annotations {
+    #[serde(rename = "istio.io/dry-run")]
+    pub(crate) dry_run: Option<String>,
 }
 
 /// An object whose `spec` is read strictly.
