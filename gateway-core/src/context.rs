@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use http::Extensions;
 
-use crate::{Attempt, Backend, Connection, Consumer, Endpoint, Fault, Policies, Reason, RouteName, TraceContext};
+use crate::{
+    Attempt, Backend, Connection, Consumer, Endpoint, Fault, Policies, Reason, RouteName, TraceContext,
+};
 
 /// What one pass of a stack learned about its request.
 ///

@@ -357,7 +357,8 @@ mod tests {
 
     #[test]
     fn a_fault_says_all_it_knows_in_the_log() {
-        let fault = Fault::new(Reason::Denied).with_detail("POST /admin").with_policy("shop/deny-admin".into());
+        let fault =
+            Fault::new(Reason::Denied).with_detail("POST /admin").with_policy("shop/deny-admin".into());
         assert_eq!(fault.to_string(), "denied: POST /admin (policy shop/deny-admin)");
     }
 }

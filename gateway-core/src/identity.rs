@@ -159,7 +159,9 @@ impl fmt::Display for InvalidSpiffeId {
         f.write_str(match self {
             Self::Scheme => "a SPIFFE id begins with spiffe://",
             Self::TrustDomain => "a trust domain is made of a-z, 0-9, '.', '-' and '_'",
-            Self::Path => "path segments are made of a-z, A-Z, 0-9, '.', '-' and '_', and none is empty, '.' or '..'",
+            Self::Path => {
+                "path segments are made of a-z, A-Z, 0-9, '.', '-' and '_', and none is empty, '.' or '..'"
+            }
             Self::TooLong => "a SPIFFE id has at most 2048 bytes, its trust domain 255",
         })
     }

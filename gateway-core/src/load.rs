@@ -84,10 +84,12 @@ mod interleavings {
         loom::model(|| {
             let load = Load::new();
             let theirs = load.clone();
-            let thread = loom::thread::spawn(move || theirs.begin_below(1).is_some_and(|guard| {
-                std::mem::forget(guard);
-                true
-            }));
+            let thread = loom::thread::spawn(move || {
+                theirs.begin_below(1).is_some_and(|guard| {
+                    std::mem::forget(guard);
+                    true
+                })
+            });
             let ours = load.begin_below(1).is_some_and(|guard| {
                 std::mem::forget(guard);
                 true

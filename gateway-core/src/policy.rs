@@ -65,6 +65,7 @@ impl Policies {
     }
 
     /// The same set plus the entries of `other`; where both hold a type, `other` wins.
+    #[must_use]
     pub fn merged(&self, other: &Self) -> Self {
         let mut builder = PoliciesBuilder(self.0.to_vec());
         for entry in other.0.iter() {

@@ -174,9 +174,8 @@ mod tests {
     use crate::Reason;
 
     async fn rescued(fault: Fault, content_type: &'static str) -> (Response<Body>, Context) {
-        let service = ServiceBuilder::new()
-            .layer(RescueLayer::new())
-            .service(service_fn(move |_: Request<Body>| {
+        let service =
+            ServiceBuilder::new().layer(RescueLayer::new()).service(service_fn(move |_: Request<Body>| {
                 let fault = fault.clone();
                 async move { Err::<Response<Body>, _>(fault) }
             }));
@@ -221,7 +220,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_client_never_sees_the_detail() {
-        let (response, _) = rescued(Fault::new(Reason::Internal).with_detail("secret path"), "text/plain").await;
+        let (response, _) =
+            rescued(Fault::new(Reason::Internal).with_detail("secret path"), "text/plain").await;
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert!(!String::from_utf8_lossy(&body).contains("secret"));
     }

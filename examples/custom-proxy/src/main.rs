@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use tower::ServiceBuilder;
 use towpath_gateway_core::{Backend, Balance, Endpoint, HttpService, Live, RescueLayer, RouteName};
-use towpath_routing::{FilterLayer, Listener, NormalizeLayer, Route, RouteLayer, Routes, Rule, WeightedBackend};
+use towpath_routing::{
+    FilterLayer, Listener, NormalizeLayer, Route, RouteLayer, Routes, Rule, WeightedBackend,
+};
 use towpath_server::{ConnectionService, Drain, Limits, Serve, Workers, bind};
 use towpath_upstream::{EDGE_CONNECT_TIMEOUT, TcpConnector, client};
 
@@ -28,7 +30,9 @@ fn routes(stable: SocketAddr, canary: SocketAddr, port: u16) -> Routes {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let addresses: Result<Vec<SocketAddr>, _> = std::env::args().skip(1).map(|arg| arg.parse()).collect();
-    let [listen, stable, canary] = addresses?[..] else { return Err("usage: custom-proxy LISTEN STABLE CANARY".into()) };
+    let [listen, stable, canary] = addresses?[..] else {
+        return Err("usage: custom-proxy LISTEN STABLE CANARY".into());
+    };
     let (limits, drain) = (Limits::edge(), Drain::default());
     let workers = Workers::start(std::thread::available_parallelism()?.get())?;
     let routes = Live::new(routes(stable, canary, listen.port()));
@@ -48,6 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         tokio::signal::ctrl_c().await?;
         drain.signal();
         drain.drained().await;
-        Ok(workers.shutdown())
+        workers.shutdown();
+        Ok(())
     })
 }

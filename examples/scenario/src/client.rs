@@ -59,7 +59,11 @@ impl Answer {
 
 impl Client {
     /// A client that trusts `roots` for the edge's certificate.
-    pub(crate) fn new(http: SocketAddr, https: SocketAddr, roots: rustls::RootCertStore) -> Result<Self, Failure> {
+    pub(crate) fn new(
+        http: SocketAddr,
+        https: SocketAddr,
+        roots: rustls::RootCertStore,
+    ) -> Result<Self, Failure> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?

@@ -36,14 +36,20 @@ pub(crate) fn write(dir: &Path, plan: &Plan, front: SocketAddr, edge_secret: &Va
 
 /// Lines of configuration that people wrote: neither blank nor comment, and how many of them hold the one word.
 pub(crate) fn lines_of_configuration() -> usize {
-    let counts = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#') && line.trim() != "---";
+    let counts =
+        |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#') && line.trim() != "---";
     RESOURCES.iter().flat_map(|(_, text)| text.lines()).filter(counts).count()
 }
 
 /// Lines beyond routes and policies that any scenario has: those of the `Mesh` resource.
 pub(crate) fn lines_of_the_mesh() -> usize {
     let counts = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
-    RESOURCES.iter().filter(|(name, _)| *name == "mesh.yaml").flat_map(|(_, text)| text.lines()).filter(counts).count()
+    RESOURCES
+        .iter()
+        .filter(|(name, _)| *name == "mesh.yaml")
+        .flat_map(|(_, text)| text.lines())
+        .filter(counts)
+        .count()
 }
 
 fn with_word(text: &str, plan: &Plan) -> String {
@@ -51,11 +57,13 @@ fn with_word(text: &str, plan: &Plan) -> String {
 }
 
 fn discovered(plan: &Plan, recorder: SocketAddr) -> Vec<Value> {
-    let mut items = vec![pod("edge", "gateway-0", "gateway", &json!({"app": "gateway"}), &plan.gateway.ip().to_string())];
+    let mut items =
+        vec![pod("edge", "gateway-0", "gateway", &json!({"app": "gateway"}), &plan.gateway.ip().to_string())];
     if plan.has_ingress() {
         let labels = json!({"app": "ingress"});
         items.push(pod("mesh-system", "ingress-0", "ingress", &labels, &plan.ingress.ip().to_string()));
-        let ports = json!([{"name": "http", "port": recorder.port()}, {"name": "https", "port": crate::plan::HTTPS}]);
+        let ports =
+            json!([{"name": "http", "port": recorder.port()}, {"name": "https", "port": crate::plan::HTTPS}]);
         items.push(slice("mesh-system", "ingress", "ingress-0", "east", recorder, &ports));
     }
     for workload in &plan.workloads {
@@ -87,7 +95,8 @@ fn of_workload(workload: &Workload, address: SocketAddr) -> Vec<Value> {
         })];
     }
     let ports = json!([{"name": "http", "port": address.port()}]);
-    let mut items = vec![pod("bookshop", workload.pod, workload.app, &labels, &workload.host.ip().to_string())];
+    let mut items =
+        vec![pod("bookshop", workload.pod, workload.app, &labels, &workload.host.ip().to_string())];
     items.push(slice("bookshop", workload.app, workload.pod, workload.cluster, address, &ports));
     if workload.app == "reviews" {
         let service = format!("{}-{}", workload.app, workload.version);
@@ -106,7 +115,14 @@ fn pod(namespace: &str, name: &str, account: &str, labels: &Value, ip: &str) -> 
     })
 }
 
-fn slice(namespace: &str, service: &str, pod: &str, cluster: &str, address: SocketAddr, ports: &Value) -> Value {
+fn slice(
+    namespace: &str,
+    service: &str,
+    pod: &str,
+    cluster: &str,
+    address: SocketAddr,
+    ports: &Value,
+) -> Value {
     json!({
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",

@@ -55,7 +55,10 @@ where
 
 /// Whether `ingress` is meant as a part: its options are `--config` and the words `run` and `check`.
 fn is_part(args: &[OsString]) -> bool {
-    args.iter().skip(2).filter_map(|arg| arg.to_str()).any(|arg| matches!(arg, "run" | "check") || arg.starts_with("--config"))
+    args.iter()
+        .skip(2)
+        .filter_map(|arg| arg.to_str())
+        .any(|arg| matches!(arg, "run" | "check") || arg.starts_with("--config"))
 }
 
 fn scenario(args: &Args) -> ExitCode {

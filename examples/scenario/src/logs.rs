@@ -74,7 +74,10 @@ impl Logs {
     pub(crate) fn all(&self) -> Vec<Line> {
         let Ok(entries) = std::fs::read_dir(&self.dir) else { return Vec::new() };
         let paths = entries.flatten().map(|entry| entry.path());
-        paths.filter(|path| path.extension().is_some_and(|e| e == "jsonl")).flat_map(|path| read(&path)).collect()
+        paths
+            .filter(|path| path.extension().is_some_and(|e| e == "jsonl"))
+            .flat_map(|path| read(&path))
+            .collect()
     }
 
     /// The lines of one trace.
@@ -168,7 +171,9 @@ pub(crate) fn per_hop(lines: &[Line]) -> Vec<Hop> {
 fn hop(process: &str, lines: &[&Line]) -> Hop {
     let mut took: Vec<u64> = lines.iter().map(|line| line.duration_us).collect();
     took.sort_unstable();
-    let rank = |share: usize| took.get((took.len() * share / 100).min(took.len().saturating_sub(1))).copied().unwrap_or(0);
+    let rank = |share: usize| {
+        took.get((took.len() * share / 100).min(took.len().saturating_sub(1))).copied().unwrap_or(0)
+    };
     let text = |of: fn(&Line) -> &str| lines.first().map(|line| of(line).to_owned()).unwrap_or_default();
     Hop {
         process: process.to_owned(),
@@ -189,7 +194,8 @@ mod tests {
     use super::*;
 
     fn line(process: &str, span: &str, parent: Option<&str>, calls: &[&str]) -> Line {
-        let attempts: Vec<_> = calls.iter().map(|c| json!({"endpoint": "127.0.0.1:1", "span_id": c})).collect();
+        let attempts: Vec<_> =
+            calls.iter().map(|c| json!({"endpoint": "127.0.0.1:1", "span_id": c})).collect();
         let mut line: Line = serde_json::from_value(json!({
             "role": "sidecar", "pid": 1, "trace_id": "t", "span_id": span, "parent_id": parent, "method": "GET",
             "path": "/", "protocol": "HTTP/1.1", "status": 200, "duration_us": 10, "attempts": attempts,
@@ -206,14 +212,19 @@ mod tests {
             line("a", "1", Some("client"), &["a1"]),
             line("b", "2", Some("a1"), &["b1"]),
         ];
-        let order: Vec<_> = in_order(&lines).into_iter().map(|(depth, l)| (depth, l.process.as_str())).collect();
+        let order: Vec<_> =
+            in_order(&lines).into_iter().map(|(depth, l)| (depth, l.process.as_str())).collect();
         assert_eq!(order, [(0, "a"), (1, "b"), (2, "c")]);
     }
 
     #[test]
     fn percentiles_are_those_of_the_process() {
         let lines: Vec<_> = (0..100)
-            .map(|n| Line { duration_us: n, status: if n == 0 { 503 } else { 200 }, ..line("a", "1", None, &[]) })
+            .map(|n| Line {
+                duration_us: n,
+                status: if n == 0 { 503 } else { 200 },
+                ..line("a", "1", None, &[])
+            })
             .collect();
         let hops = per_hop(&lines);
         assert_eq!(hops.len(), 1);

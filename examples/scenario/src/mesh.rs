@@ -17,7 +17,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tower::{Layer, ServiceExt, service_fn};
 use towpath_ca::{Authority, Signer, SignerError, SigningAnswer, SigningRequest, TokenKey};
-use towpath_gateway_core::{Connected, Connection as Facts, Destination, Endpoint, Fault, Protocol, Reason, SpiffeId};
+use towpath_gateway_core::{
+    Connected, Connection as Facts, Destination, Endpoint, Fault, Protocol, Reason, SpiffeId,
+};
 use towpath_mesh_mtls::{Identity, OriginateLayer};
 
 use crate::client::{Connection, Failure, get};
@@ -123,8 +125,13 @@ impl Probe {
     }
 
     /// The status that the stranger gets from a workload's sidecar.
-    pub(crate) async fn as_stranger(&self, workload: &Workload, traceparent: &str) -> Result<String, Failure> {
-        let endpoint = Endpoint::plaintext(workload.inbound()).with_mtls([workload.identity().parse::<SpiffeId>()?]);
+    pub(crate) async fn as_stranger(
+        &self,
+        workload: &Workload,
+        traceparent: &str,
+    ) -> Result<String, Failure> {
+        let endpoint =
+            Endpoint::plaintext(workload.inbound()).with_mtls([workload.identity().parse::<SpiffeId>()?]);
         let connector = service_fn(|to: Destination| async move { connect(to).await });
         let originate = OriginateLayer::new(Some(self.stranger.clone())).layer(connector);
         let to = Destination { endpoint: Arc::new(endpoint), protocol: Protocol::Http1 };

@@ -90,9 +90,18 @@ pub(crate) fn identity(namespace: &str, account: &str) -> String {
 impl Plan {
     /// The plan of a scenario in a network: two clusters, a VM, the edge and the plane.
     pub(crate) fn new(scenario: Scenario, network: &Network) -> Self {
-        let pod = |pod, app, version, cluster, host, calls| Workload { pod, app, version, cluster, vm: false, host, calls };
+        let pod = |pod, app, version, cluster, host, calls| Workload {
+            pod,
+            app,
+            version,
+            cluster,
+            vm: false,
+            host,
+            calls,
+        };
         let (east, west) = (3, 4);
-        let front = pod("productpage-0", "productpage", "v1", "east", network.host(east, 1), &["details", "reviews"]);
+        let front =
+            pod("productpage-0", "productpage", "v1", "east", network.host(east, 1), &["details", "reviews"]);
         Self {
             scenario,
             plane: network.host(1, 1),
@@ -174,11 +183,17 @@ impl Plan {
             flag("--config", dir.join("config").display()),
             flag("--trust-domain", "bookshop.example"),
         ];
-        Part { name: "control-plane".into(), program: "control-plane", args, admin: None, listens: Some(self.plane_address()) }
+        Part {
+            name: "control-plane".into(),
+            program: "control-plane",
+            args,
+            admin: None,
+            listens: Some(self.plane_address()),
+        }
     }
 
     fn gateway_part(&self, dir: &Path) -> Part {
-        let mut map = self.edge_map(self.gateway);
+        let mut map = edge_map(self.gateway);
         if self.has_attached_sidecar() {
             map = format!("{map},{}", self.attached_map());
         }
@@ -193,7 +208,13 @@ impl Plan {
         if self.gateway_in_mesh() {
             args.extend(self.joined(dir, "gateway-0"));
         }
-        Part { name: "gateway".into(), program: "gateway", args, admin: Some(self.gateway.own(ADMIN)), listens: None }
+        Part {
+            name: "gateway".into(),
+            program: "gateway",
+            args,
+            admin: Some(self.gateway.own(ADMIN)),
+            listens: None,
+        }
     }
 
     fn ingress_part(&self, dir: &Path) -> Part {
@@ -202,7 +223,7 @@ impl Plan {
             flag("--config", format!("plane={}", self.plane_address())),
             flag("--config", dir.join("edge-secrets").display()),
             flag("--workload", "mesh-system/ingress-0"),
-            flag("--port-map", self.edge_map(self.ingress)),
+            flag("--port-map", edge_map(self.ingress)),
             flag("--workers", 1),
             flag("--admin", admin),
         ];
@@ -232,9 +253,11 @@ impl Plan {
             flag("--workers", 1),
             flag("--admin", workload.admin()),
         ];
-        let map: Vec<_> = workload.calls.iter().filter_map(|call| Some((call, workload.outbound(call)?))).collect();
+        let map: Vec<_> =
+            workload.calls.iter().filter_map(|call| Some((call, workload.outbound(call)?))).collect();
         if !map.is_empty() {
-            let entries: Vec<_> = map.iter().map(|(call, at)| format!("bookshop/{call}:{APP}={at}")).collect();
+            let entries: Vec<_> =
+                map.iter().map(|(call, at)| format!("bookshop/{call}:{APP}={at}")).collect();
             args.push(flag("--port-map", entries.join(",")));
         }
         args.extend(self.joined(dir, workload.pod));
@@ -249,13 +272,14 @@ impl Plan {
         ]
     }
 
-    fn edge_map(&self, host: Host) -> String {
-        format!("edge/shop:80={},edge/shop:443={}", host.at(HTTP), host.at(HTTPS))
-    }
-
     fn attached_map(&self) -> String {
         format!("bookshop/productpage:{APP}={}", self.gateway.own(OUTBOUND))
     }
+}
+
+/// Where a host has the Gateway's two ports.
+fn edge_map(host: Host) -> String {
+    format!("edge/shop:80={},edge/shop:443={}", host.at(HTTP), host.at(HTTPS))
 }
 
 fn app_part(workload: &Workload) -> Part {
@@ -267,7 +291,10 @@ fn app_part(workload: &Workload) -> Part {
         flag("--listen", listen),
     ];
     args.extend(
-        workload.calls.iter().filter_map(|call| Some(flag("--call", format!("{call}=http://{}/", workload.outbound(call)?)))),
+        workload
+            .calls
+            .iter()
+            .filter_map(|call| Some(flag("--call", format!("{call}=http://{}/", workload.outbound(call)?)))),
     );
     Part { name: workload.pod.to_owned(), program: "service", args, admin: None, listens: Some(listen) }
 }

@@ -44,7 +44,13 @@ impl Recorder {
     pub(crate) async fn start(listen: SocketAddr, target: SocketAddr, marker: Marker) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let zero = || AtomicU64::new(0);
-        let seen = Seen { marker, found: AtomicBool::new(false), client_hellos: zero(), connections: zero(), bytes: zero() };
+        let seen = Seen {
+            marker,
+            found: AtomicBool::new(false),
+            client_hellos: zero(),
+            connections: zero(),
+            bytes: zero(),
+        };
         let recorder = Self(Arc::new(seen));
         let accepting = recorder.clone();
         tokio::spawn(async move {
@@ -60,7 +66,7 @@ impl Recorder {
         self.0.found.load(Ordering::Acquire)
     }
 
-    /// Connections that began with a TLS ClientHello.
+    /// Connections that began with a TLS `ClientHello`.
     pub(crate) fn client_hellos(&self) -> u64 {
         self.0.client_hellos.load(Ordering::Acquire)
     }
@@ -87,7 +93,12 @@ impl Recorder {
         let _ = tokio::try_join!(up, down);
     }
 
-    async fn copy(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, first_side: bool) -> io::Result<()> {
+    async fn copy(
+        &self,
+        mut from: OwnedReadHalf,
+        mut to: OwnedWriteHalf,
+        first_side: bool,
+    ) -> io::Result<()> {
         let mut scan = Scan::new(self.0.marker.clone());
         let mut buffer = vec![0; 64 * 1024];
         let mut fresh = first_side;

@@ -54,8 +54,8 @@ struct Span {
     request: String,
     status: u16,
     duration_us: u64,
-    span_id: String,
-    parent_id: Option<String>,
+    id: String,
+    parent: Option<String>,
 }
 
 /// The size of one scenario.
@@ -151,7 +151,13 @@ impl Report {
         for span in &self.trace {
             let indent = "  ".repeat(span.depth + 1);
             let what = format!("{indent}{} ({})", span.process, span.listener);
-            writeln!(out, "{what:<64} {} {} {:>8.2} ms", span.request, span.status, millis(span.duration_us))?;
+            writeln!(
+                out,
+                "{what:<64} {} {} {:>8.2} ms",
+                span.request,
+                span.status,
+                millis(span.duration_us)
+            )?;
         }
         Ok(())
     }
@@ -188,7 +194,7 @@ impl Report {
 }
 
 fn millis(micros: u64) -> f64 {
-    micros as f64 / 1000.0
+    std::time::Duration::from_micros(micros).as_secs_f64() * 1000.0
 }
 
 fn write_leg(out: &mut String, leg: &Leg) -> std::fmt::Result {
@@ -299,8 +305,8 @@ fn spans(lines: &[Line]) -> Vec<Span> {
         request: format!("{} {}", line.method, line.path),
         status: line.status,
         duration_us: line.duration_us,
-        span_id: line.span_id.clone(),
-        parent_id: line.parent_id.clone(),
+        id: line.span_id.clone(),
+        parent: line.parent_id.clone(),
     };
     in_order(lines).into_iter().map(span).collect()
 }
@@ -314,7 +320,14 @@ fn comparison(plan: &Plan, chain: &[Leg]) -> Vec<Size> {
         let planned = (2 + usize::from(other.has_ingress()), 1 + usize::from(other.has_attached_sidecar()));
         let (network_legs, loopback_legs) = if measured { legs_to_first_application(chain) } else { planned };
         let processes = other.parts(std::path::Path::new("")).len();
-        Size { scenario: scenario.as_str(), processes, network_legs, loopback_legs, mesh_lines: lines_of_the_mesh(), measured }
+        Size {
+            scenario: scenario.as_str(),
+            processes,
+            network_legs,
+            loopback_legs,
+            mesh_lines: lines_of_the_mesh(),
+            measured,
+        }
     };
     Scenario::ALL.into_iter().map(size).collect()
 }

@@ -19,7 +19,10 @@ pub(crate) async fn until_interrupted(world: &World, dir: &Path) {
     println!("  {curl} {url}/admin                    # refused by a policy");
     println!("  curl -i -H 'Host: {HOST}' http://{}/page", world.plan.gateway.at(HTTP));
     for (name, path) in [("metrics", "metrics"), ("configuration", "config")] {
-        println!("  curl http://{}/{path}            # the {name} of the front sidecar", world.plan.front.admin());
+        println!(
+            "  curl http://{}/{path}            # the {name} of the front sidecar",
+            world.plan.front.admin()
+        );
     }
     println!("\nResources: {} (edit a file: it takes effect at once)", dir.join("config").display());
     println!("Logs:      {}\n\nCtrl-C stops every process.", dir.join("logs").display());

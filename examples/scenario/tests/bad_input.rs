@@ -15,7 +15,8 @@ fn scenario(args: &[&str]) -> Output {
 }
 
 fn said(output: &Output) -> String {
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(!text.contains("panicked at"), "{text}");
     text
 }
@@ -41,7 +42,10 @@ fn a_port_in_use_is_named_with_its_listener() {
     let output = scenario(&["gateway", "--config", &config, "--port-map", &format!("edge/web:80={address}")]);
     let text = said(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains(&address.to_string()) && text.contains("already in use") && text.contains("edge/web"), "{text}");
+    assert!(
+        text.contains(&address.to_string()) && text.contains("already in use") && text.contains("edge/web"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -52,7 +56,8 @@ fn two_gateways_do_not_share_a_port_in_silence() {
     let (address, admin) = (free(), free());
     let config = dir.path().display().to_string();
     let map = format!("edge/web:80={address}");
-    let first = Running::start(&["gateway", "--config", &config, "--port-map", &map, "--admin", &admin.to_string()]);
+    let first =
+        Running::start(&["gateway", "--config", &config, "--port-map", &map, "--admin", &admin.to_string()]);
     wait_for("the first gateway", || get(admin, "/ready").is_some_and(|answer| answer.status == 200));
     let text = said(&scenario(&["gateway", "--config", &config, "--port-map", &map]));
     assert!(text.contains("already in use"), "{text}");
@@ -65,7 +70,11 @@ fn check_tells_every_error_at_once_with_its_place() {
     write(dir.path(), "gateway.yaml", GATEWAY);
     let typo = route("127.0.0.1:9".parse().unwrap()).replace("backendRefs:", "backendRef:");
     write(dir.path(), "route.yaml", &typo);
-    write(dir.path(), "mesh.yaml", "apiVersion: towpath.dev/v1alpha1\nkind: Mesh\nmetadata: {name: m}\nspec:\n  scenario: atached\n");
+    write(
+        dir.path(),
+        "mesh.yaml",
+        "apiVersion: towpath.dev/v1alpha1\nkind: Mesh\nmetadata: {name: m}\nspec:\n  scenario: atached\n",
+    );
     write(dir.path(), "broken.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: x\n");
     let config = dir.path().display().to_string();
     let output = scenario(&["gateway", "check", "--config", &config]);
@@ -78,13 +87,16 @@ fn check_tells_every_error_at_once_with_its_place() {
 
     let output = scenario(&["gateway", "check", "--config", &config, "-o", "json"]);
     assert_eq!(output.status.code(), Some(1));
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("only JSON on standard output");
+    let report: serde_json::Value =
+        serde_json::from_slice(&output.stdout).expect("only JSON on standard output");
     assert!(report["problems"].as_array().unwrap().len() >= 3, "{report:#}");
 }
 
 #[test]
 fn an_unreadable_directory_ends_the_program() {
-    for arguments in [vec!["gateway", "--config", "no/such/place"], vec!["gateway", "check", "--config", "no/such/place"]] {
+    for arguments in
+        [vec!["gateway", "--config", "no/such/place"], vec!["gateway", "check", "--config", "no/such/place"]]
+    {
         let output = scenario(&arguments);
         let text = said(&output);
         assert_eq!(output.status.code(), Some(1));
@@ -119,7 +131,8 @@ fn expired_identity(dir: &Path) {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let root = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.subject_alt_names = vec![SanType::URI("spiffe://cluster.local/ns/edge/sa/web".try_into().unwrap())];
+    params.subject_alt_names =
+        vec![SanType::URI("spiffe://cluster.local/ns/edge/sa/web".try_into().unwrap())];
     params.extended_key_usages =
         vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth, rcgen::ExtendedKeyUsagePurpose::ClientAuth];
     params.not_before = rcgen::date_time_ymd(2020, 1, 1);
@@ -139,7 +152,8 @@ fn a_plane_that_is_not_there_is_waited_for_and_told_on_ready() {
     write(dir.path(), "gateway.yaml", GATEWAY);
     write(dir.path(), "route.yaml", &route("127.0.0.1:9".parse().unwrap()));
     let id = "spiffe://cluster.local/ns/edge/sa/web".to_owned();
-    let minted = scenario(&["control-plane", "token", "--state", &state.display().to_string(), "--identity", &id]);
+    let minted =
+        scenario(&["control-plane", "token", "--state", &state.display().to_string(), "--identity", &id]);
     assert!(minted.status.success(), "{}", said(&minted));
     let token = dir.path().join("token");
     std::fs::write(&token, &minted.stdout).unwrap();
@@ -158,7 +172,8 @@ fn a_plane_that_is_not_there_is_waited_for_and_told_on_ready() {
         &format!("edge/app:80={outbound}"),
     ]);
     wait_for("/ready to tell of the plane", || {
-        get(admin, "/ready").is_some_and(|answer| answer.status == 503 && answer.body.contains(&plane.to_string()))
+        get(admin, "/ready")
+            .is_some_and(|answer| answer.status == 503 && answer.body.contains(&plane.to_string()))
     });
     let config = dir.path().join("resources");
     std::fs::create_dir(&config).unwrap();
@@ -207,7 +222,8 @@ fn a_broken_change_keeps_what_was_in_force() {
     assert_eq!(get(gateway.address, "/page").unwrap().status, 200);
     write(gateway.dir.path(), "route.yaml", "kind: HTTPRoute\nspec: [broken");
     wait_for("the error to be told", || {
-        get(gateway.admin, "/metrics").is_some_and(|answer| answer.body.contains("towpath_config_rejected_total 1"))
+        get(gateway.admin, "/metrics")
+            .is_some_and(|answer| answer.body.contains("towpath_config_rejected_total 1"))
     });
     assert_eq!(get(gateway.address, "/page").unwrap().status, 200);
 }

@@ -20,7 +20,8 @@ fn report(word: &str) -> Value {
         .arg(logs.path())
         .output()
         .unwrap();
-    let said = format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said =
+        format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{said}");
     let no_panic = |entry: std::io::Result<std::fs::DirEntry>| {
         let path = entry.unwrap().path();
@@ -28,7 +29,8 @@ fn report(word: &str) -> Value {
         assert!(!text.contains("panicked at"), "{}: {text}", path.display());
     };
     std::fs::read_dir(logs.path()).unwrap().for_each(no_panic);
-    serde_json::from_str(&std::fs::read_to_string(file.path()).unwrap()).unwrap_or_else(|error| panic!("{error}: {said}"))
+    serde_json::from_str(&std::fs::read_to_string(file.path()).unwrap())
+        .unwrap_or_else(|error| panic!("{error}: {said}"))
 }
 
 fn check<'a>(report: &'a Value, name: &str) -> &'a Value {
@@ -40,7 +42,8 @@ fn check<'a>(report: &'a Value, name: &str) -> &'a Value {
 fn common(report: &Value) {
     assert_eq!(report["passed"], true, "{report:#}");
     assert!(report["checks"].as_array().unwrap().len() >= 19);
-    for name in ["a wrong identity", "plaintext to a STRICT service", "TLS without an identity", "no API key"] {
+    for name in ["a wrong identity", "plaintext to a STRICT service", "TLS without an identity", "no API key"]
+    {
         assert_eq!(check(report, name)["ok"], true);
     }
     // Hops and identities are those of the logs: the first service proved its id to whoever came before it, unless

@@ -137,7 +137,11 @@ impl FromStr for IdentitySource {
 
 fn plane(text: &str) -> Option<Result<SocketAddr, String>> {
     let address = text.strip_prefix("plane=")?;
-    Some(address.parse().map_err(|_| format!("`{address}` is not an address and port, such as 127.0.0.1:15012")))
+    Some(
+        address
+            .parse()
+            .map_err(|_| format!("`{address}` is not an address and port, such as 127.0.0.1:15012")),
+    )
 }
 
 #[cfg(test)]
@@ -147,8 +151,7 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Result<Command, clap::Error> {
-        Cli::try_parse_from(std::iter::once("gateway").chain(line.split_whitespace()))
-            .map(Cli::into_command)
+        Cli::try_parse_from(std::iter::once("gateway").chain(line.split_whitespace())).map(Cli::into_command)
     }
 
     #[test]

@@ -65,5 +65,9 @@ fn print_text(snapshot: &Snapshot) {
     }
     let count = |severity| snapshot.problems.iter().filter(|p| p.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
-    println!("scenario {}, {} listeners, {errors} errors, {warnings} warnings", snapshot.scenario, snapshot.listeners.len());
+    println!(
+        "scenario {}, {} listeners, {errors} errors, {warnings} warnings",
+        snapshot.scenario,
+        snapshot.listeners.len()
+    );
 }

@@ -11,10 +11,10 @@ use towpath_control::PlaneClient;
 use towpath_mesh_mtls::{Credential, Identity, Svid};
 use towpath_observability::Readiness;
 
+use crate::Failure;
 use crate::args::{IdentitySource, RunArgs};
 use crate::gauges::Gauges;
 use crate::watch::Watch;
-use crate::Failure;
 
 const CONDITION: &str = "identity";
 
@@ -23,7 +23,8 @@ pub(crate) fn join_token(path: Option<&Path>) -> Result<Option<JoinToken>, Failu
     let Some(path) = path else { return Ok(None) };
     let text = std::fs::read_to_string(path)
         .map_err(|error| format!("cannot read the join token {}: {error}", path.display()))?;
-    let token = JoinToken::parse(text.trim()).map_err(|error| format!("join token {}: {error}", path.display()))?;
+    let token =
+        JoinToken::parse(text.trim()).map_err(|error| format!("join token {}: {error}", path.display()))?;
     Ok(Some(token))
 }
 
@@ -55,7 +56,9 @@ fn from_plane(
     let wanted = Some(token.id().clone());
     let client = PlaneClient::new(&plane.to_string(), token)?.with_identity(identity.clone());
     let settings = RenewalSettings { wanted, ..RenewalSettings::default() };
-    tokio::spawn(keep_fresh(identity.clone(), client, settings, move |event| told(&event, &readiness, &gauges)));
+    tokio::spawn(keep_fresh(identity.clone(), client, settings, move |event| {
+        told(&event, &readiness, &gauges)
+    }));
     Ok(identity)
 }
 
@@ -104,7 +107,10 @@ async fn follow(dir: PathBuf, identity: Identity, gauges: Gauges) {
     let mut watch = match Watch::start(std::slice::from_ref(&dir)) {
         Ok(watch) => watch,
         Err(error) => {
-            tracing::error!("cannot watch {}: {error}; certificates there will not be renewed", dir.display());
+            tracing::error!(
+                "cannot watch {}: {error}; certificates there will not be renewed",
+                dir.display()
+            );
             return;
         }
     };

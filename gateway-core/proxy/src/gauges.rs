@@ -25,9 +25,17 @@ impl Gauges {
                 "When the workload certificate in use expires, in seconds since the epoch; 0 without one",
                 gauges.certificate_expiry.clone(),
             );
-            registry.register("config_errors", "Errors in the configuration now in force", gauges.errors.clone());
+            registry.register(
+                "config_errors",
+                "Errors in the configuration now in force",
+                gauges.errors.clone(),
+            );
             registry.register("config_applied", "Configurations put in force", gauges.applied.clone());
-            registry.register("config_rejected", "Configurations that brought new errors", gauges.rejected.clone());
+            registry.register(
+                "config_rejected",
+                "Configurations that brought new errors",
+                gauges.rejected.clone(),
+            );
         });
         gauges
     }

@@ -49,7 +49,9 @@ impl Program {
 
     fn about(self) -> &'static str {
         match self {
-            Self::Gateway => "The API gateway: consumers, limits, and the routes of the Gateways that are its own",
+            Self::Gateway => {
+                "The API gateway: consumers, limits, and the routes of the Gateways that are its own"
+            }
             Self::Ingress => "A cluster's ingress: the routes of the Gateways, behind the only open ports",
             Self::Sidecar => "The sidecar of a workload: mTLS, authorization and routes, both ways",
         }

@@ -9,7 +9,9 @@ use towpath_config::{Duty, EdgeCertificate, Listener};
 use towpath_gateway_core::{HttpService, Live, Policies, RouteName};
 use towpath_mesh_mtls::{AcceptLayer, Identity, MtlsMode, Refusals};
 use towpath_routing::{self as routing, Routes};
-use towpath_server::{CertificateError, ConnectionService, Drain, EdgeCertificates, Limits, Serve, TerminateLayer};
+use towpath_server::{
+    CertificateError, ConnectionService, Drain, EdgeCertificates, Limits, Serve, TerminateLayer,
+};
 use towpath_stacks::{HttpStack, Inbound, Parts, gateway, ingress, sidecar_inbound, sidecar_outbound};
 
 use crate::Program;
@@ -17,9 +19,19 @@ use crate::Program;
 /// What configuration swaps while the listener runs.
 #[derive(Debug, Clone)]
 pub(crate) enum LiveDuty {
-    Edge { tls: Option<Live<Arc<ServerConfig>>>, routes: Live<Routes> },
-    Inbound { port: u16, mode: Live<MtlsMode>, authorization: Live<AuthorizationPolicies>, routes: Live<Routes> },
-    Outbound { routes: Live<Routes> },
+    Edge {
+        tls: Option<Live<Arc<ServerConfig>>>,
+        routes: Live<Routes>,
+    },
+    Inbound {
+        port: u16,
+        mode: Live<MtlsMode>,
+        authorization: Live<AuthorizationPolicies>,
+        routes: Live<Routes>,
+    },
+    Outbound {
+        routes: Live<Routes>,
+    },
 }
 
 /// What every listener of a process shares.
@@ -37,7 +49,11 @@ impl LiveDuty {
     pub(crate) fn new(listener: &Listener) -> Result<Self, CertificateError> {
         Ok(match &listener.duty {
             Duty::Edge { certificates, routes } => Self::Edge {
-                tls: if certificates.is_empty() { None } else { Some(Live::new(server_config(certificates)?)) },
+                tls: if certificates.is_empty() {
+                    None
+                } else {
+                    Some(Live::new(server_config(certificates)?))
+                },
                 routes: Live::new(Routes::new(routes.clone())),
             },
             Duty::Inbound { port, mode, authorization, .. } => Self::Inbound {
@@ -53,7 +69,9 @@ impl LiveDuty {
     /// Whether `listener` can be served by swapping data: the same kind of listener, with TLS where there was TLS.
     pub(crate) fn fits(&self, listener: &Listener) -> bool {
         match (self, &listener.duty) {
-            (Self::Edge { tls, .. }, Duty::Edge { certificates, .. }) => tls.is_some() != certificates.is_empty(),
+            (Self::Edge { tls, .. }, Duty::Edge { certificates, .. }) => {
+                tls.is_some() != certificates.is_empty()
+            }
             (Self::Inbound { port: ours, .. }, Duty::Inbound { port, .. }) => ours == port,
             (Self::Outbound { .. }, Duty::Outbound { .. }) => true,
             _ => false,
@@ -69,12 +87,17 @@ impl LiveDuty {
                 }
                 live.store(Routes::new(routes.clone()));
             }
-            (Self::Inbound { mode, authorization, routes, .. }, Duty::Inbound { mode: new, authorization: policies, .. }) => {
+            (
+                Self::Inbound { mode, authorization, routes, .. },
+                Duty::Inbound { mode: new, authorization: policies, .. },
+            ) => {
                 mode.store(*new);
                 authorization.store(policies.clone());
                 routes.store(inbound_routes(listener));
             }
-            (Self::Outbound { routes: live }, Duty::Outbound { routes }) => live.store(Routes::new(routes.clone())),
+            (Self::Outbound { routes: live }, Duty::Outbound { routes }) => {
+                live.store(Routes::new(routes.clone()))
+            }
             _ => {}
         }
         Ok(())
@@ -104,21 +127,27 @@ impl LiveDuty {
                     .count_in(shared.refusals.clone());
                 ConnectionService::new(ServiceBuilder::new().layer(accept).service(serve))
             }
-            Self::Outbound { routes } => ConnectionService::new(shared.serve(sidecar_outbound(parts, routes))),
+            Self::Outbound { routes } => {
+                ConnectionService::new(shared.serve(sidecar_outbound(parts, routes)))
+            }
         }
     }
 }
 
 impl Shared {
     fn serve(&self, stack: impl HttpStack) -> Serve<HttpService> {
-        Serve::new(HttpService::new(stack), self.limits.clone(), self.drain.clone())
+        Serve::new(HttpService::new(stack), self.limits, self.drain.clone())
     }
 }
 
 fn server_config(certificates: &[EdgeCertificate]) -> Result<Arc<ServerConfig>, CertificateError> {
     let mut builder = EdgeCertificates::new();
     for certificate in certificates {
-        builder.add(&certificate.hostname.to_string(), certificate.chain.clone(), certificate.key.clone_key())?;
+        builder.add(
+            &certificate.hostname.to_string(),
+            certificate.chain.clone(),
+            certificate.key.clone_key(),
+        )?;
     }
     builder.server_config()
 }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use towpath_config::{Listener, Snapshot};
 use towpath_server::{Bound, Listening, Workers, bind};
 
+use crate::Failure;
 use crate::listener::{LiveDuty, Shared};
 use crate::worker::WorkerParts;
-use crate::Failure;
 
 /// The listeners at work, by address.
 pub(crate) struct Listeners {
@@ -45,7 +45,9 @@ impl Listeners {
         let mut opened = Vec::new();
         for listener in &snapshot.listeners {
             match self.running.get(&listener.address) {
-                Some(running) => failures.extend(running.live.store(listener).err().map(|e| told(listener, &e))),
+                Some(running) => {
+                    failures.extend(running.live.store(listener).err().map(|e| told(listener, &e)))
+                }
                 None => match self.bound(listener) {
                     Ok(bound) => opened.push((listener, bound)),
                     Err(error) => failures.push(told(listener, &*error)),
@@ -72,10 +74,17 @@ impl Listeners {
 
     async fn close_what_is_gone(&mut self, snapshot: &Snapshot) {
         let stays = |address: &SocketAddr, running: &Running| {
-            snapshot.listeners.iter().any(|listener| listener.address == *address && running.live.fits(listener))
+            snapshot
+                .listeners
+                .iter()
+                .any(|listener| listener.address == *address && running.live.fits(listener))
         };
-        let gone: Vec<_> =
-            self.running.iter().filter(|(address, running)| !stays(address, running)).map(|(at, _)| *at).collect();
+        let gone: Vec<_> = self
+            .running
+            .iter()
+            .filter(|(address, running)| !stays(address, running))
+            .map(|(at, _)| *at)
+            .collect();
         for address in gone {
             if let Some(running) = self.running.remove(&address) {
                 running.listening.close();

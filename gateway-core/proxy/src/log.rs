@@ -6,7 +6,8 @@ use tracing_subscriber::EnvFilter;
 /// `info`. A second call changes nothing.
 pub fn start_logging() {
     let filter = EnvFilter::try_from_env("TOWPATH_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let messages = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    let messages =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
     // An embedder may have its own already; then that one stays.
     let _ = messages.try_init();
 }

@@ -65,7 +65,20 @@ impl Process {
         let log = access_log(&args.access_log)?;
         let drain = Drain::new(Duration::from_secs(args.drain));
         let (snapshot, listeners) = (None, None);
-        Ok(Self { program, args, readiness, metrics, gauges, page, log, drain, resources, identity, snapshot, listeners })
+        Ok(Self {
+            program,
+            args,
+            readiness,
+            metrics,
+            gauges,
+            page,
+            log,
+            drain,
+            resources,
+            identity,
+            snapshot,
+            listeners,
+        })
     }
 
     /// Serves, and follows the configuration. Ends with an error if nothing can be served.
@@ -175,7 +188,9 @@ fn access_log(target: &str) -> Result<AccessLog, Failure> {
     Ok(match target {
         "off" => AccessLog::off(),
         "stdout" => AccessLog::stdout()?,
-        file => AccessLog::file(file).map_err(|error| format!("cannot write the access log {file}: {error}"))?,
+        file => {
+            AccessLog::file(file).map_err(|error| format!("cannot write the access log {file}: {error}"))?
+        }
     })
 }
 

@@ -11,9 +11,9 @@ use towpath_control::{ConfigBundle, PlaneClient};
 use towpath_mesh_mtls::Identity;
 use towpath_observability::Readiness;
 
+use crate::Failure;
 use crate::args::ConfigPath;
 use crate::watch::Watch;
-use crate::Failure;
 
 const CONDITION: &str = "control-plane";
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -45,7 +45,9 @@ impl Resources {
         for path in config {
             match path {
                 ConfigPath::Path(path) => paths.push(path.clone()),
-                ConfigPath::Plane(_) if plane.is_some() => return Err("--config names two control planes".into()),
+                ConfigPath::Plane(_) if plane.is_some() => {
+                    return Err("--config names two control planes".into());
+                }
                 ConfigPath::Plane(address) => {
                     plane = Some(Plane::new(*address, token.clone(), identity.clone())?);
                 }
@@ -59,7 +61,10 @@ impl Resources {
         // Watched before it is read, so that no change falls between.
         if !self.paths.is_empty() {
             Source::read(&self.paths)?;
-            self.watch = Some(Watch::start(&self.paths).map_err(|error| format!("cannot watch the configuration: {error}"))?);
+            self.watch = Some(
+                Watch::start(&self.paths)
+                    .map_err(|error| format!("cannot watch the configuration: {error}"))?,
+            );
         }
         if let Some(plane) = &mut self.plane {
             plane.begin(readiness.clone());
@@ -84,7 +89,9 @@ impl Resources {
 
     fn read(&self) -> Result<Source, Failure> {
         let files = Source::read(&self.paths)?;
-        let Some(bundle) = self.plane.as_ref().and_then(|plane| plane.bundle.as_ref()) else { return Ok(files) };
+        let Some(bundle) = self.plane.as_ref().and_then(|plane| plane.bundle.as_ref()) else {
+            return Ok(files);
+        };
         let local = files.files().map(|(name, text)| (name.to_string(), text.to_string()));
         let central = bundle.files.iter().map(|file| (file.name.clone(), file.text.clone()));
         Ok(Source::from_files(central.chain(local).collect()))
@@ -106,7 +113,11 @@ async fn plane_change(plane: &mut Option<Plane>) {
 }
 
 impl Plane {
-    fn new(address: SocketAddr, token: Option<JoinToken>, identity: Option<Identity>) -> Result<Self, Failure> {
+    fn new(
+        address: SocketAddr,
+        token: Option<JoinToken>,
+        identity: Option<Identity>,
+    ) -> Result<Self, Failure> {
         let token = token.ok_or("--config plane=ADDR needs --join-token FILE")?;
         let mut client = PlaneClient::new(&address.to_string(), token)?;
         if let Some(identity) = identity {
@@ -118,7 +129,10 @@ impl Plane {
     /// Starts to follow the plane, on a task of its own: an answer in the making is not lost when a file changes.
     fn begin(&mut self, readiness: Readiness) {
         let Some(client) = self.client.take() else { return };
-        readiness.waiting(CONDITION, format!("asking the control plane at {} for the configuration", self.address));
+        readiness.waiting(
+            CONDITION,
+            format!("asking the control plane at {} for the configuration", self.address),
+        );
         let (send, bundles) = mpsc::channel(1);
         self.bundles = Some(bundles);
         tokio::spawn(follow(client, readiness, send));

@@ -44,8 +44,13 @@ impl WorkerParts {
 
     /// The parts of worker `number` for the listener of this name.
     pub(crate) fn of(&self, number: usize, listener: &Arc<str>) -> Parts {
-        let Own { recorder, upstream } = self.workers.get(number).cloned().unwrap_or_else(|| self.supply.own());
-        Parts { recorder: recorder.listener(Arc::clone(listener)), limits: Arc::clone(&self.limits), upstream }
+        let Own { recorder, upstream } =
+            self.workers.get(number).cloned().unwrap_or_else(|| self.supply.own());
+        Parts {
+            recorder: recorder.listener(Arc::clone(listener)),
+            limits: Arc::clone(&self.limits),
+            upstream,
+        }
     }
 }
 

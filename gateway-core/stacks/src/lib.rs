@@ -39,11 +39,19 @@ pub struct Parts {
 
 /// An HTTP service that [`HttpService::new`] takes: what every stack is before it is boxed.
 pub trait HttpStack:
-    Service<Request, Response = Response, Error: Into<Fault>, Future: Send + 'static> + Clone + Send + Sync + 'static
+    Service<Request, Response = Response, Error: Into<Fault>, Future: Send + 'static>
+    + Clone
+    + Send
+    + Sync
+    + 'static
 {
 }
 
 impl<S> HttpStack for S where
-    S: Service<Request, Response = Response, Error: Into<Fault>, Future: Send + 'static> + Clone + Send + Sync + 'static
+    S: Service<Request, Response = Response, Error: Into<Fault>, Future: Send + 'static>
+        + Clone
+        + Send
+        + Sync
+        + 'static
 {
 }

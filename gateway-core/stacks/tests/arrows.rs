@@ -41,7 +41,12 @@ fn arrows_point_down_only() {
     let mut wrong = Vec::new();
     for (name, edges) in edges() {
         let Some((_, allowed)) = ALLOWED.iter().find(|(crate_name, _)| *crate_name == name) else { continue };
-        wrong.extend(edges.iter().filter(|edge| !allowed.contains(&edge.as_str())).map(|edge| format!("{name} -> {edge}")));
+        wrong.extend(
+            edges
+                .iter()
+                .filter(|edge| !allowed.contains(&edge.as_str()))
+                .map(|edge| format!("{name} -> {edge}")),
+        );
     }
     assert!(wrong.is_empty(), "arrows that are not allowed: {wrong:?}");
 }
@@ -70,7 +75,8 @@ fn edges() -> BTreeMap<String, BTreeSet<String>> {
     let mut edges = BTreeMap::new();
     for package in metadata["packages"].as_array().expect("packages") {
         let Some(name) = package["name"].as_str().and_then(short) else { continue };
-        let normal = package["dependencies"].as_array().expect("dependencies").iter().filter(|d| d["kind"].is_null());
+        let normal =
+            package["dependencies"].as_array().expect("dependencies").iter().filter(|d| d["kind"].is_null());
         edges.insert(name, normal.filter_map(|d| d["name"].as_str().and_then(short)).collect());
     }
     edges

@@ -6,8 +6,8 @@ pub(crate) mod sockets;
 mod streams;
 mod wire;
 
-pub(crate) use sockets::Socket;
 use serde::Serialize;
+pub(crate) use sockets::Socket;
 
 use crate::client::{Client, Failure};
 use crate::logs::{Line, Logs};

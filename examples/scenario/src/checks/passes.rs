@@ -12,7 +12,11 @@ const BIG: usize = 20 * 1024 * 1024;
 /// Carries the checks out; returns the lines of one traced page.
 pub(super) async fn run(world: &World, done: &mut impl FnMut(Check)) -> Vec<Line> {
     done(equal("a page made of four services", "200 details=200 reviews=200 ratings=200", page(world).await));
-    done(equal("plaintext clients are sent to HTTPS", format!("301 https://{HOST}/page"), redirect(world).await));
+    done(equal(
+        "plaintext clients are sent to HTTPS",
+        format!("301 https://{HOST}/page"),
+        redirect(world).await,
+    ));
     done(equal("a path is rewritten, a header set", "200 /page/new x-shop=bookshop", rewrite(world).await));
     let seen = api(world).await;
     done(equal("an API call with a key", "200 key-seen-by-app=false consumer=bookshop/alice", seen));
@@ -68,9 +72,9 @@ async fn canary(world: &World) -> (Check, Result<String, Failure>) {
     let check = match split(world, requests).await {
         Ok((v1, v2, other)) => {
             // Four standard deviations around the mean of a binomial share of one in ten.
-            let mean = requests as f64 / 10.0;
+            let mean = f64::from(requests) / 10.0;
             let spread = 4.0 * (mean * 0.9).sqrt();
-            let ok = other == 0 && v1 + v2 == requests && (v2 as f64 - mean).abs() <= spread;
+            let ok = other == 0 && v1 + v2 == requests && (f64::from(v2) - mean).abs() <= spread;
             holds(name, expected, format!("v1 {v1}, v2 {v2}, other {other}"), ok)
         }
         Err(failure) => holds(name, expected, format!("error: {failure}"), false),
@@ -87,7 +91,7 @@ async fn canary(world: &World) -> (Check, Result<String, Failure>) {
     (check, preview.await)
 }
 
-async fn split(world: &World, requests: usize) -> Result<(usize, usize, usize), Failure> {
+async fn split(world: &World, requests: u32) -> Result<(u32, u32, u32), Failure> {
     let mut connection = world.client.connection().await?;
     let mut counts = (0, 0, 0);
     for _ in 0..requests {

@@ -7,7 +7,8 @@ use crate::plan::Workload;
 
 /// Carries the checks out.
 pub(super) async fn run(world: &World, done: &mut impl FnMut(Check)) {
-    let status = |answer: Result<crate::client::Answer, Failure>| answer.map(|a| a.status.as_u16().to_string());
+    let status =
+        |answer: Result<crate::client::Answer, Failure>| answer.map(|a| a.status.as_u16().to_string());
     done(equal("no API key", "401", status(world.client.get("/api/books", &[]).await)));
     let wrong = world.client.get("/api/books", &[("x-api-key", "nobodys-key")]).await;
     done(equal("a wrong API key", "401", status(wrong)));
@@ -22,7 +23,11 @@ async fn mesh(world: &World, done: &mut impl FnMut(Check)) {
     let Some(details) = world.plan.workload("details-0") else { return };
     let at = details.inbound();
     done(equal("plaintext to a STRICT service", "closed without an answer", world.probe.plaintext(at).await));
-    done(equal("TLS without an identity", "closed without an answer", world.probe.without_identity(at).await));
+    done(equal(
+        "TLS without an identity",
+        "closed without an answer",
+        world.probe.without_identity(at).await,
+    ));
     let seen = stranger(world, details).await;
     done(equal("a wrong identity", "403 by bookshop/details-callers, in log and metric", seen));
 }
@@ -53,14 +58,21 @@ async fn stranger(world: &World, details: &Workload) -> Result<String, Failure> 
     let status = world.probe.as_stranger(details, &trace.header).await?;
     let policy = refusing_policy(world, &trace.id).await;
     let metrics = world.probe.metrics(details.admin()).await?;
-    let counted = metrics
-        .lines()
-        .any(|line| line.starts_with("towpath_requests_refused_total") && line.contains(&format!("policy=\"{policy}\"")));
-    Ok(format!("{status} by {policy}, in log{}", if counted { " and metric" } else { " but not in a metric" }))
+    let counted = metrics.lines().any(|line| {
+        line.starts_with("towpath_requests_refused_total") && line.contains(&format!("policy=\"{policy}\""))
+    });
+    Ok(format!(
+        "{status} by {policy}, in log{}",
+        if counted { " and metric" } else { " but not in a metric" }
+    ))
 }
 
 async fn refusing_policy(world: &World, trace: &str) -> String {
     let names_one = |line: &crate::logs::Line| line.status == 403 && line.policy.is_some();
     let lines = world.logs.trace_when(trace, |lines| lines.iter().any(names_one)).await;
-    lines.into_iter().find(names_one).and_then(|line| line.policy).unwrap_or_else(|| "no policy in the log".into())
+    lines
+        .into_iter()
+        .find(names_one)
+        .and_then(|line| line.policy)
+        .unwrap_or_else(|| "no policy in the log".into())
 }

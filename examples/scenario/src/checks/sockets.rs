@@ -35,7 +35,12 @@ pub(super) async fn run(world: &World, done: &mut impl FnMut(Check)) -> Vec<Sock
         expected.sort();
         open.sort();
         let name = "open sockets of the cluster";
-        done(holds(name, format!("the two of the ingress: {}", expected.join(", ")), open.join(", "), open == expected));
+        done(holds(
+            name,
+            format!("the two of the ingress: {}", expected.join(", ")),
+            open.join(", "),
+            open == expected,
+        ));
     }
     sockets
 }
@@ -54,13 +59,18 @@ async fn classify(world: &World, process: &str, address: SocketAddr) -> Option<S
     let plaintext = world.probe.plaintext(address).await.unwrap_or_else(|error| error.to_string());
     let tls = world.probe.without_identity(address).await.unwrap_or_else(|error| error.to_string());
     let refuses = |answer: &str| answer.starts_with("closed") || answer.starts_with("401");
-    (refuses(&plaintext) && refuses(&tls)).then(|| format!("plaintext: {plaintext}; TLS without certificate: {tls}"))
+    (refuses(&plaintext) && refuses(&tls))
+        .then(|| format!("plaintext: {plaintext}; TLS without certificate: {tls}"))
 }
 
 /// Listening TCP sockets of processes, by what `/proc` says.
 fn listening(pids: &[(String, u32)]) -> Vec<(String, SocketAddr)> {
-    let by_inode: HashMap<u64, SocketAddr> =
-        std::fs::read_to_string("/proc/net/tcp").unwrap_or_default().lines().skip(1).filter_map(listener).collect();
+    let by_inode: HashMap<u64, SocketAddr> = std::fs::read_to_string("/proc/net/tcp")
+        .unwrap_or_default()
+        .lines()
+        .skip(1)
+        .filter_map(listener)
+        .collect();
     let mut found = Vec::new();
     for (name, pid) in pids {
         let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { continue };

@@ -19,7 +19,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Carries the checks out.
 pub(super) async fn run(world: &World, done: &mut impl FnMut(Check)) {
     let seen = tokio::time::timeout(PATIENCE, chat(world)).await.unwrap_or_else(|late| Err(late.into()));
-    done(equal("a bidirectional gRPC stream", "one by one: 5 of 5, 1048576 bytes echoed, grpc-status 0", seen));
+    done(equal(
+        "a bidirectional gRPC stream",
+        "one by one: 5 of 5, 1048576 bytes echoed, grpc-status 0",
+        seen,
+    ));
     let seen = tokio::time::timeout(PATIENCE, socket(world)).await.unwrap_or_else(|late| Err(late.into()));
     done(equal("a WebSocket echo", "hello 0, hello 1, hello 2", seen));
 }
@@ -29,7 +33,8 @@ pub(super) async fn run(world: &World, done: &mut impl FnMut(Check)) {
 async fn chat(world: &World) -> Result<String, Failure> {
     let mut sender = world.client.http2().await?;
     let (messages, mut queue) = mpsc::channel::<Bytes>(1);
-    let stream = futures_util::stream::poll_fn(move |cx| queue.poll_recv(cx).map(|m| m.map(|b| Ok(Frame::data(b)))));
+    let stream =
+        futures_util::stream::poll_fn(move |cx| queue.poll_recv(cx).map(|m| m.map(|b| Ok(Frame::data(b)))));
     let request = Request::post(format!("https://{HOST}/bookshop.Chat/Echo"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")

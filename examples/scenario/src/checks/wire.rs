@@ -22,7 +22,10 @@ pub(super) fn run(world: &World, done: &mut impl FnMut(Check)) {
         ("the scan finds the marker: this leg is known to be open", enough && seen.found_marker())
     } else {
         let all_tls = seen.client_hellos() == seen.connections();
-        ("no marker in the clear, every connection TLS, all bodies passed", enough && all_tls && !seen.found_marker())
+        (
+            "no marker in the clear, every connection TLS, all bodies passed",
+            enough && all_tls && !seen.found_marker(),
+        )
     };
     done(holds("the bytes on the edge leg", expected, text, ok));
 }

@@ -193,7 +193,8 @@ impl Kept {
     fn chunks(&mut self) -> (Vec<u8>, bool) {
         let mut whole = Vec::new();
         loop {
-            let Some(length) = self.line().and_then(|line| usize::from_str_radix(line.trim(), 16).ok()) else {
+            let Some(length) = self.line().and_then(|line| usize::from_str_radix(line.trim(), 16).ok())
+            else {
                 return (whole, false);
             };
             let (chunk, complete) = self.exactly(length);
