@@ -9,7 +9,7 @@ use towpath_gateway_core::{
 };
 use towpath_mesh_mtls::MtlsMode;
 
-use crate::endpoints::{Candidate, MeshWorkload, candidates, protocol};
+use crate::endpoints::{Candidate, Index, MeshWorkload, candidates, protocol};
 use crate::objects::{Objects, Stored};
 use crate::peer::{self, Peers};
 use crate::resources::core::{Service, ServicePort};
@@ -34,6 +34,7 @@ impl fmt::Debug for EndpointPool {
 /// Makes backends; each Service port once.
 pub(crate) struct Backends<'a> {
     objects: &'a Objects,
+    index: Index<'a>,
     options: &'a Options,
     mesh: &'a MeshSettings,
     peers: &'a Peers<'a>,
@@ -54,7 +55,7 @@ impl<'a> Backends<'a> {
         before: Option<&'a EndpointPool>,
     ) -> Self {
         let (pool, made, plaintext) = (EndpointPool::default(), HashMap::new(), HashMap::new());
-        Self { objects, options, mesh, peers, hop, before, pool, made, plaintext }
+        Self { objects, index: Index::of(objects), options, mesh, peers, hop, before, pool, made, plaintext }
     }
 
     /// The endpoints in use, to be kept for the next time.
@@ -123,7 +124,7 @@ impl<'a> Backends<'a> {
     ) -> Arc<Backend> {
         let name: Arc<str> = backend_name(&service.name, port.port).into();
         let (mut endpoints, mut left_out) = (Vec::new(), LeftOut::default());
-        for candidate in candidates(self.objects, service, port) {
+        for candidate in candidates(&self.index, service, port) {
             let transport = match self.transport(&candidate) {
                 Ok((transport, why)) => {
                     self.plaintext.extend(why.map(|why| (Arc::clone(&name), why)));

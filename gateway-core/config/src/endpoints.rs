@@ -1,6 +1,6 @@
 //! From a port of a Service to the endpoints behind it: `EndpointSlice` objects and `WorkloadEntry` objects (VMs).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -39,6 +39,52 @@ pub(crate) struct MeshWorkload {
 
 type ServiceObject = Stored<Service>;
 
+/// Objects by what leads from a Service to them: looking through all for each Service would take their product.
+pub(crate) struct Index<'a> {
+    objects: &'a Objects,
+    /// By namespace and Service.
+    slices: HashMap<(&'a str, &'a str), Vec<&'a Stored<EndpointSlice>>>,
+    /// By namespace and each label.
+    entries: HashMap<(&'a str, &'a str, &'a str), Vec<&'a Stored<WorkloadEntrySpec>>>,
+}
+
+impl<'a> Index<'a> {
+    pub(crate) fn of(objects: &'a Objects) -> Self {
+        let mut index = Self { objects, slices: HashMap::new(), entries: HashMap::new() };
+        for slice in objects.endpoint_slices.values() {
+            if let Some(service) = slice.labels.get(SERVICE_LABEL) {
+                index.slices.entry((&*slice.name.namespace, service)).or_default().push(slice);
+            }
+        }
+        for entry in objects.workload_entries.values() {
+            for (key, value) in entry.labels.iter().chain(&entry.spec.labels) {
+                index.entries.entry((&*entry.name.namespace, key, value)).or_default().push(entry);
+            }
+        }
+        index
+    }
+
+    fn slices<'s>(
+        &'s self,
+        service: &'s ServiceObject,
+    ) -> impl Iterator<Item = &'s Stored<EndpointSlice>> + 's {
+        let found = self.slices.get(&(&*service.name.namespace, &*service.name.name));
+        found.into_iter().flatten().copied()
+    }
+
+    /// Those that have the first label of the selector; none without a selector.
+    fn entries<'s>(
+        &'s self,
+        service: &'s ServiceObject,
+    ) -> impl Iterator<Item = &'s Stored<WorkloadEntrySpec>> + 's {
+        let first = service.spec.spec.selector.as_ref().and_then(|selector| selector.first_key_value());
+        let found = first.and_then(|(key, value)| {
+            self.entries.get(&(&*service.name.namespace, key.as_str(), value.as_str()))
+        });
+        found.into_iter().flatten().copied()
+    }
+}
+
 /// How HTTP is framed towards a port, by its `appProtocol`; an error for what is not spoken.
 pub(crate) fn protocol(port: &ServicePort) -> Result<Protocol, String> {
     match port.app_protocol.as_deref() {
@@ -51,28 +97,24 @@ pub(crate) fn protocol(port: &ServicePort) -> Result<Protocol, String> {
 }
 
 /// Every endpoint of the port that is ready, in a stable order, each address once.
-pub(crate) fn candidates(objects: &Objects, service: &ServiceObject, port: &ServicePort) -> Vec<Candidate> {
+pub(crate) fn candidates(index: &Index<'_>, service: &ServiceObject, port: &ServicePort) -> Vec<Candidate> {
     let mut found: BTreeMap<SocketAddr, Candidate> = BTreeMap::new();
-    for candidate in from_slices(objects, service, port).chain(from_entries(objects, service, port)) {
+    for candidate in from_slices(index, service, port).chain(from_entries(index, service, port)) {
         found.entry(candidate.address).or_insert(candidate);
     }
     found.into_values().collect()
 }
 
 fn from_slices<'a>(
-    objects: &'a Objects,
+    index: &'a Index<'_>,
     service: &'a ServiceObject,
     port: &'a ServicePort,
 ) -> impl Iterator<Item = Candidate> + 'a {
-    let of_service = |slice: &&Arc<Stored<EndpointSlice>>| {
-        slice.name.namespace == service.name.namespace
-            && slice.labels.get(SERVICE_LABEL).is_some_and(|name| **name == *service.name.name)
-    };
-    let slices = objects.endpoint_slices.values().filter(of_service);
+    let slices = index.slices(service);
     slices.filter_map(move |slice| Some((slice, slice_port(slice, service, port)?))).flat_map(
         move |(slice, number)| {
             let endpoints = slice.spec.endpoints.iter().flatten().filter(|endpoint| endpoint.is_ready());
-            endpoints.filter_map(move |endpoint| of_slice(objects, slice, endpoint, number, port))
+            endpoints.filter_map(move |endpoint| of_slice(index.objects, slice, endpoint, number, port))
         },
     )
 }
@@ -116,18 +158,16 @@ fn of_slice(
 }
 
 fn from_entries<'a>(
-    objects: &'a Objects,
+    index: &'a Index<'_>,
     service: &'a ServiceObject,
     port: &'a ServicePort,
 ) -> impl Iterator<Item = Candidate> + 'a {
-    let selector = service.spec.spec.selector.as_ref().filter(|selector| !selector.is_empty());
-    let selected = move |entry: &&Arc<Stored<WorkloadEntrySpec>>| {
-        entry.name.namespace == service.name.namespace
-            && selector.is_some_and(|selector| {
-                selector.iter().all(|(key, value)| label_of(entry, key) == Some(value))
-            })
+    let selector = service.spec.spec.selector.as_ref();
+    let selected = move |entry: &&Stored<WorkloadEntrySpec>| {
+        selector
+            .is_some_and(|selector| selector.iter().all(|(key, value)| label_of(entry, key) == Some(value)))
     };
-    objects.workload_entries.values().filter(selected).filter_map(move |entry| of_entry(entry, port))
+    index.entries(service).filter(selected).filter_map(move |entry| of_entry(entry, port))
 }
 
 fn of_entry(entry: &Stored<WorkloadEntrySpec>, port: &ServicePort) -> Option<Candidate> {
