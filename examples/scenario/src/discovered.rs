@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use towpath_config::Scenario;
 
 use crate::plan::{Plan, Workload};
 
@@ -23,7 +24,7 @@ pub(crate) fn write(dir: &Path, plan: &Plan, front: SocketAddr, edge_secret: &Va
     let config = dir.join("config");
     std::fs::create_dir_all(&config)?;
     for (name, text) in RESOURCES {
-        let text = with_word(text, plan);
+        let text = with_word(text, plan.scenario);
         std::fs::write(config.join(name), text)?;
     }
     let documents: Vec<_> = discovered(plan, front).iter().map(|object| format!("{object:#}\n")).collect();
@@ -41,6 +42,12 @@ pub(crate) fn lines_of_configuration() -> usize {
     RESOURCES.iter().flat_map(|(_, text)| text.lines()).filter(counts).count()
 }
 
+/// Lines of configuration that are not the same in two scenarios.
+pub(crate) fn lines_that_differ(one: Scenario, other: Scenario) -> usize {
+    let pairs = RESOURCES.iter().map(|(_, text)| (with_word(text, one), with_word(text, other)));
+    pairs.map(|(one, other)| one.lines().zip(other.lines()).filter(|(one, other)| one != other).count()).sum()
+}
+
 /// Lines beyond routes and policies that any scenario has: those of the `Mesh` resource.
 pub(crate) fn lines_of_the_mesh() -> usize {
     let counts = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
@@ -52,8 +59,8 @@ pub(crate) fn lines_of_the_mesh() -> usize {
         .count()
 }
 
-fn with_word(text: &str, plan: &Plan) -> String {
-    text.replace("scenario: attached", &format!("scenario: {}", plan.scenario))
+fn with_word(text: &str, scenario: Scenario) -> String {
+    text.replace("scenario: attached", &format!("scenario: {scenario}"))
 }
 
 fn discovered(plan: &Plan, recorder: SocketAddr) -> Vec<Value> {

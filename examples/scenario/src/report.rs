@@ -6,7 +6,7 @@ use serde::Serialize;
 use towpath_config::Scenario;
 
 use crate::checks::{Check, Findings};
-use crate::discovered::{lines_of_configuration, lines_of_the_mesh};
+use crate::discovered::{lines_of_configuration, lines_of_the_mesh, lines_that_differ};
 use crate::logs::{Hop, Line, in_order, per_hop};
 use crate::net::{Network, is_own_loopback};
 use crate::plan::Plan;
@@ -66,7 +66,8 @@ struct Size {
     /// Legs between hosts from the client to the first service.
     network_legs: usize,
     loopback_legs: usize,
-    mesh_lines: usize,
+    /// Lines of configuration that differ from this run's.
+    lines_that_differ: usize,
     measured: bool,
 }
 
@@ -171,7 +172,7 @@ impl Report {
     }
 
     fn write_comparison(&self, out: &mut String) -> std::fmt::Result {
-        writeln!(out, "\nScenario      processes  legs between hosts  loopback legs  lines that differ")?;
+        writeln!(out, "\nScenario      processes  legs between hosts  loopback legs  other lines")?;
         for size in &self.comparison {
             writeln!(
                 out,
@@ -181,7 +182,7 @@ impl Report {
                 size.processes,
                 size.network_legs,
                 size.loopback_legs,
-                1,
+                size.lines_that_differ,
             )?;
         }
         writeln!(
@@ -325,7 +326,7 @@ fn comparison(plan: &Plan, chain: &[Leg]) -> Vec<Size> {
             processes,
             network_legs,
             loopback_legs,
-            mesh_lines: lines_of_the_mesh(),
+            lines_that_differ: lines_that_differ(scenario, plan.scenario),
             measured,
         }
     };

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use support::{GATEWAY, Running, backend, free, get, route, wait_for, write};
+use support::{GATEWAY, Running, backend, free, get, mint, route, wait_for, write};
 
 fn scenario(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_scenario")).args(args).output().unwrap()
@@ -151,12 +151,7 @@ fn a_plane_that_is_not_there_is_waited_for_and_told_on_ready() {
     let (plane, admin, outbound) = (free(), free(), free());
     write(dir.path(), "gateway.yaml", GATEWAY);
     write(dir.path(), "route.yaml", &route("127.0.0.1:9".parse().unwrap()));
-    let id = "spiffe://cluster.local/ns/edge/sa/web".to_owned();
-    let minted =
-        scenario(&["control-plane", "token", "--state", &state.display().to_string(), "--identity", &id]);
-    assert!(minted.status.success(), "{}", said(&minted));
-    let token = dir.path().join("token");
-    std::fs::write(&token, &minted.stdout).unwrap();
+    let token = mint(dir.path(), &state.display().to_string(), "web");
     let from_plane = format!("plane={plane}");
     let _sidecar = Running::start(&[
         "sidecar",
@@ -165,7 +160,7 @@ fn a_plane_that_is_not_there_is_waited_for_and_told_on_ready() {
         "--identity",
         &from_plane,
         "--join-token",
-        &token.display().to_string(),
+        &token,
         "--admin",
         &admin.to_string(),
         "--port-map",

@@ -86,6 +86,19 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Asks it to stop, as a service manager would.
+    pub fn terminate(&self) {
+        let status = Command::new("kill").arg("-TERM").arg(self.0.id().to_string()).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for its end; whether it was a good one.
+    pub fn ended_well(&mut self) -> bool {
+        self.0.wait().unwrap().success()
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -98,7 +111,46 @@ pub struct Gateway {
     pub address: SocketAddr,
     pub admin: SocketAddr,
     pub dir: TempDir,
-    _process: Running,
+    pub app: SocketAddr,
+    process: Running,
+}
+
+impl Gateway {
+    /// Requests that the application is working on, by the connections that the system lists.
+    pub fn in_flight(&self) -> usize {
+        connections_to(self.app)
+    }
+
+    pub fn terminate(&self) {
+        self.process.terminate();
+    }
+
+    pub fn ended_well(&mut self) -> bool {
+        self.process.ended_well()
+    }
+}
+
+/// Established connections to an address, as the system lists them.
+fn connections_to(address: SocketAddr) -> usize {
+    let SocketAddr::V4(address) = address else { return 0 };
+    // The kernel prints the address as one number in the machine's byte order.
+    let remote = format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let established = |line: &&str| line.split_whitespace().nth(2) == Some(&remote) && line.contains(" 01 ");
+    table.lines().filter(established).count()
+}
+
+/// A join token for a service account of the namespace `edge`, in a file.
+pub fn mint(dir: &Path, state: &str, account: &str) -> String {
+    let id = format!("spiffe://cluster.local/ns/edge/sa/{account}");
+    let output = Command::new(env!("CARGO_BIN_EXE_scenario"))
+        .args(["control-plane", "token", "--state", state, "--identity", &id])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let file = dir.join(format!("{account}.token"));
+    std::fs::write(&file, output.stdout).unwrap();
+    file.display().to_string()
 }
 
 pub fn backend(app: SocketAddr) -> Gateway {
@@ -118,7 +170,7 @@ pub fn backend(app: SocketAddr) -> Gateway {
         "1",
     ]);
     wait_for("the gateway", || get(admin, "/ready").is_some_and(|answer| answer.status == 200));
-    Gateway { address, admin, dir, _process: process }
+    Gateway { address, admin, dir, app, process }
 }
 
 /// Waits until `condition` holds; fails after 20 seconds.
