@@ -122,13 +122,12 @@ where
     }
 
     fn call(&mut self, accepted: Accepted) -> AcceptFuture<S> {
-        let mode = **self.gate.mode.load();
-        if mode == MtlsMode::Disable {
+        if **self.gate.mode.load() == MtlsMode::Disable {
             return AcceptFuture { state: State::Serving { served: self.inner.call(accepted) } };
         }
         let clone = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, clone);
-        let opening = Box::pin(self.gate.clone().open(mode, accepted));
+        let opening = Box::pin(self.gate.clone().open(accepted));
         AcceptFuture { state: State::Opening { opening, inner } }
     }
 }
@@ -179,9 +178,9 @@ struct Gate {
 
 impl Gate {
     /// The connection as the inner service is to see it; `None` if it is over.
-    async fn open(self, mode: MtlsMode, accepted: Accepted) -> Option<Accepted> {
+    async fn open(self, accepted: Accepted) -> Option<Accepted> {
         let peer = accepted.connection.peer;
-        let opened = timeout(self.timeout, enter(&self.identity, mode, accepted)).await;
+        let opened = timeout(self.timeout, enter(&self.identity, &self.mode, accepted)).await;
         match opened.unwrap_or(Err(Refused::Timeout)) {
             Ok(opened) => opened,
             Err(refused) => {
@@ -193,11 +192,16 @@ impl Gate {
     }
 }
 
-async fn enter(identity: &Identity, mode: MtlsMode, accepted: Accepted) -> Result<Option<Accepted>, Refused> {
+async fn enter(
+    identity: &Identity,
+    mode: &Live<MtlsMode>,
+    accepted: Accepted,
+) -> Result<Option<Accepted>, Refused> {
     let Accepted { mut io, connection } = accepted;
     let (first, bytes) = sniff(&mut io).await.map_err(Refused::Handshake)?;
     let io = Prefixed::new(bytes, io);
-    match (first, mode) {
+    // The mode counts that is in force when the client speaks: it may have waited, and seen a stricter one begin.
+    match (first, **mode.load()) {
         // A port probe, or a client that changed its mind: nobody is refused.
         (FirstBytes::Nothing, _) => Ok(None),
         (FirstBytes::Tls, _) => terminate(identity, io, connection).await.map(Some),

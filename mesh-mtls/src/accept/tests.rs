@@ -304,3 +304,16 @@ async fn tls_1_2_is_accepted_and_checked_alike() {
     assert_eq!((tls.version, tls.identity.unwrap().as_str()), (TlsVersion::Tls12, WEB));
     assert_eq!(client.unwrap().get_ref().1.protocol_version(), Some(ProtocolVersion::TLSv1_2));
 }
+
+#[tokio::test]
+async fn the_mode_counts_that_is_in_force_when_the_client_speaks() {
+    let mode = Live::new(MtlsMode::Permissive);
+    let layer = AcceptLayer::new(Identity::pending(), mode.clone());
+    let (seen, ()) = accept(&layer, 1 << 16, async |mut io| {
+        mode.store(MtlsMode::Strict);
+        io.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    })
+    .await;
+    assert!(seen.is_none());
+    assert_eq!(layer.refusals().count(Refusal::Plaintext), 1);
+}
