@@ -20,7 +20,7 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::{Instant, timeout_at};
 use tower_service::Service;
-use towpath_gateway_core::{Accepted, BoxIo, Fault, Prefixed, Request};
+use towpath_gateway_core::{Accepted, BoxIo, Fault, Live, Prefixed, Request};
 
 use crate::dispatch::Dispatch;
 use crate::drive::{Drive, End};
@@ -49,14 +49,16 @@ pub struct Serve<S> {
 
 struct Settings {
     limits: Limits,
-    drain: Drain,
+    drain: Live<Drain>,
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
 }
 
 impl<S> Serve<S> {
-    /// Serves `service` within `limits` until `drain` is signalled.
-    pub fn new(service: S, limits: Limits, drain: Drain) -> Self {
+    /// Serves `service` within `limits` until `drain` is signalled. A connection keeps the drain that it began with:
+    /// behind [`Live`], another one lets those that came before end while the service goes on.
+    pub fn new(service: S, limits: Limits, drain: impl Into<Live<Drain>>) -> Self {
+        let drain = drain.into();
         let settings = Settings { limits, drain, http1: http1(&limits), http2: http2(&limits) };
         Self { service, settings: Arc::new(settings) }
     }
@@ -125,12 +127,13 @@ where
     S: Clone + Send + 'static,
     B: http_body::Body<Data: Send, Error: Into<BoxError>> + Default + Send + 'static,
 {
-    let (guard, start) = (settings.drain.guard(), Instant::now());
+    let drain = Drain::clone(&settings.drain.load());
+    let (guard, start) = (drain.guard(), Instant::now());
     let Accepted { mut io, connection } = accepted;
     let peer = connection.peer;
     let (prefix, framing) = match agreed(connection.tls.as_ref()) {
         Some(framing) => (Bytes::new(), framing),
-        None => match look(&mut io, start, settings).await {
+        None => match look(&mut io, start, &settings.limits, &drain).await {
             Ok(Some(seen)) => seen,
             Ok(None) => return,
             Err(error) => {
@@ -138,9 +141,9 @@ where
             }
         },
     };
-    let pace = Arc::new(Pace::new(framing, start, settings.drain.clone()));
+    let pace = Arc::new(Pace::new(framing, start, drain.clone()));
     let io = TokioIo::new(Paced::new(Prefixed::new(prefix, io), Arc::clone(&pace), guard));
-    let (limits, drain) = (settings.limits, &settings.drain);
+    let limits = settings.limits;
     let dispatch = Dispatch::new(service, Arc::new(connection), Arc::clone(&pace), limits);
     let end = match framing {
         Framing::H1 => {
@@ -161,10 +164,15 @@ where
 }
 
 /// Waits for the first bytes, as long as a head may take; while draining, for a last request only.
-async fn look(io: &mut BoxIo, start: Instant, settings: &Settings) -> io::Result<Option<(Bytes, Framing)>> {
+async fn look(
+    io: &mut BoxIo,
+    start: Instant,
+    limits: &Limits,
+    drain: &Drain,
+) -> io::Result<Option<(Bytes, Framing)>> {
     tokio::select! {
         biased;
-        seen = timeout_at(after(start, settings.limits.header_timeout), sniff(io)) => seen?,
-        () = settings.drain.last_words() => Ok(None),
+        seen = timeout_at(after(start, limits.header_timeout), sniff(io)) => seen?,
+        () = drain.last_words() => Ok(None),
     }
 }
