@@ -15,6 +15,7 @@ mod process;
 
 use std::error::Error;
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -50,7 +51,7 @@ pub fn run<I: IntoIterator<Item = OsString>>(args: I) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("control-plane: {failure}");
+            let _ = writeln!(std::io::stderr(), "control-plane: {failure}");
             ExitCode::FAILURE
         }
     }
@@ -74,8 +75,12 @@ fn print_token(args: &TokenArgs) -> Result<(), Failure> {
 
 fn start_logging() {
     let filter = EnvFilter::try_from_env("TOWPATH_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let messages =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    let messages = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        // It would tell of a reader that is gone by `eprintln!`, which panics.
+        .log_internal_errors(false);
     // Whoever runs this as a part may have logging already; then that one stays.
     let _ = messages.try_init();
 }

@@ -4,11 +4,10 @@
 mod support;
 
 use std::net::TcpListener;
-use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use support::{GATEWAY, Running, backend, free, get, mint, route, wait_for, write};
+use support::{GATEWAY, Running, backend, free, get, identity_files, mint, route, wait_for, write};
 
 fn scenario(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_scenario")).args(args).output().unwrap()
@@ -118,30 +117,12 @@ fn certificates_that_are_missing_or_expired_are_named() {
     let text = said(&scenario(&arguments));
     assert!(text.contains("tls.crt"), "{text}");
 
-    expired_identity(&empty);
+    let long_ago = std::time::UNIX_EPOCH;
+    identity_files(&empty, long_ago, long_ago + Duration::from_hours(24));
     let output = scenario(&arguments);
     let text = said(&output);
     assert_eq!(output.status.code(), Some(1));
     assert!(text.contains("expired"), "{text}");
-}
-
-fn expired_identity(dir: &Path) {
-    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let root = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.subject_alt_names =
-        vec![SanType::URI("spiffe://cluster.local/ns/edge/sa/web".try_into().unwrap())];
-    params.extended_key_usages =
-        vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth, rcgen::ExtendedKeyUsagePurpose::ClientAuth];
-    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-    params.not_after = rcgen::date_time_ymd(2020, 1, 2);
-    let key = KeyPair::generate().unwrap();
-    let leaf = params.signed_by(&key, &root).unwrap();
-    write(dir, "tls.crt", &leaf.pem());
-    write(dir, "tls.key", &key.serialize_pem());
-    write(dir, "ca.crt", &root.pem());
 }
 
 #[test]

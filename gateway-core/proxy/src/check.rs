@@ -1,5 +1,7 @@
 //! `check`: every problem at once, and the status that the resources would get.
 
+use std::fmt::{Display, Write as _};
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -14,14 +16,14 @@ pub(crate) fn check(program: Program, args: &CheckArgs) -> Result<ExitCode, Fail
     match snapshot(program, &args.compile) {
         Ok(snapshot) => {
             match args.output {
-                Output::Json => println!("{:#}", snapshot.to_json()),
-                Output::Text => print_text(&snapshot),
+                Output::Json => print(&format_args!("{:#}\n", snapshot.to_json())),
+                Output::Text => print(&text(&snapshot)),
             }
             Ok(if snapshot.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
         }
         Err(failure) if args.output == Output::Json => {
             let problem = json!({"severity": "error", "message": failure.to_string()});
-            println!("{:#}", json!({"problems": [problem], "items": []}));
+            print(&format_args!("{:#}\n", json!({"problems": [problem], "items": []})));
             Ok(ExitCode::FAILURE)
         }
         Err(failure) => Err(failure),
@@ -56,18 +58,23 @@ pub(crate) fn options(program: Program, args: &CompileArgs, now: SystemTime) -> 
     }
 }
 
-fn print_text(snapshot: &Snapshot) {
+/// A reader that has seen enough (`check | head`) is no failure: the exit code says the rest.
+fn print(report: &dyn Display) {
+    let _ = write!(io::stdout().lock(), "{report}");
+}
+
+fn text(snapshot: &Snapshot) -> String {
+    let mut text = String::new();
     for problem in &snapshot.problems {
-        println!("{problem}");
+        let _ = writeln!(text, "{problem}");
     }
     for hop in &snapshot.plaintext_hops {
-        println!("note: plaintext hop {} -> {}: {}", hop.from, hop.to, hop.why);
+        let _ = writeln!(text, "note: plaintext hop {} -> {}: {}", hop.from, hop.to, hop.why);
     }
     let count = |severity| snapshot.problems.iter().filter(|p| p.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
-    println!(
-        "scenario {}, {} listeners, {errors} errors, {warnings} warnings",
-        snapshot.scenario,
-        snapshot.listeners.len()
-    );
+    let (scenario, listeners) = (snapshot.scenario, snapshot.listeners.len());
+    let _ =
+        writeln!(text, "scenario {scenario}, {listeners} listeners, {errors} errors, {warnings} warnings");
+    text
 }

@@ -37,7 +37,7 @@ pub(crate) fn start(
 ) -> Result<Option<Identity>, Failure> {
     match &args.compile.identity {
         None => Ok(None),
-        Some(IdentitySource::Directory(dir)) => from_directory(dir, gauges).map(Some),
+        Some(IdentitySource::Directory(dir)) => from_directory(dir, readiness, gauges).map(Some),
         Some(IdentitySource::Plane(plane)) => {
             let token = token.ok_or("--identity plane=ADDR needs --join-token FILE")?;
             from_plane(*plane, token, readiness.clone(), gauges.clone()).map(Some)
@@ -57,7 +57,7 @@ fn from_plane(
     let client = PlaneClient::new(&plane.to_string(), token)?.with_identity(identity.clone());
     let settings = RenewalSettings { wanted, ..RenewalSettings::default() };
     tokio::spawn(keep_fresh(identity.clone(), client, settings, move |event| {
-        told(&event, &readiness, &gauges)
+        told(&event, &readiness, &gauges);
     }));
     Ok(identity)
 }
@@ -85,11 +85,14 @@ fn told(event: &RenewalEvent, readiness: &Readiness, gauges: &Gauges) {
     }
 }
 
-fn from_directory(dir: &Path, gauges: &Gauges) -> Result<Identity, Failure> {
+fn from_directory(dir: &Path, readiness: &Readiness, gauges: &Gauges) -> Result<Identity, Failure> {
+    // Watched before it is read, so that no change falls between.
+    let watch = Watch::start(&[dir.to_owned()]);
     let credential = read(dir)?;
+    let watch = watch.map_err(|error| format!("cannot watch {}: {error}", dir.display()))?;
     gauges.certificate(credential.not_after());
     let identity = Identity::new(credential);
-    tokio::spawn(follow(dir.to_owned(), identity.clone(), gauges.clone()));
+    tokio::spawn(follow(dir.to_owned(), watch, identity.clone(), readiness.clone(), gauges.clone()));
     Ok(identity)
 }
 
@@ -102,20 +105,13 @@ fn read(dir: &Path) -> Result<Credential, Failure> {
     Ok(Credential::from_dir(dir, svid.id.trust_domain().parse()?)?)
 }
 
-/// Takes new files into use; a broken new pair keeps the old one.
-async fn follow(dir: PathBuf, identity: Identity, gauges: Gauges) {
-    let mut watch = match Watch::start(std::slice::from_ref(&dir)) {
-        Ok(watch) => watch,
-        Err(error) => {
-            tracing::error!(
-                "cannot watch {}: {error}; certificates there will not be renewed",
-                dir.display()
-            );
-            return;
-        }
-    };
+/// Takes new files into use; a broken new pair keeps the old one for as long as that holds.
+async fn follow(dir: PathBuf, mut watch: Watch, identity: Identity, readiness: Readiness, gauges: Gauges) {
     loop {
-        watch.changed().await;
+        tokio::select! {
+            () = watch.changed() => {}
+            () = expired(&identity) => {}
+        }
         match read(&dir) {
             Ok(credential) => {
                 gauges.certificate(credential.not_after());
@@ -124,7 +120,23 @@ async fn follow(dir: PathBuf, identity: Identity, gauges: Gauges) {
             }
             Err(error) => tracing::error!("{error}; the certificate before stays in use"),
         }
-        // Files of a pair are often written one after the other.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        if identity.is_ready(SystemTime::now()) {
+            readiness.done(CONDITION);
+        } else {
+            readiness.waiting(CONDITION, format!("the certificate in {} does not hold now", dir.display()));
+        }
+    }
+}
+
+/// Resolves when the certificate in use no longer holds; never, if it does not now.
+async fn expired(identity: &Identity) {
+    if !identity.is_ready(SystemTime::now()) {
+        return std::future::pending().await;
+    }
+    while identity.is_ready(SystemTime::now()) {
+        let left = identity.not_after().and_then(|end| end.duration_since(SystemTime::now()).ok());
+        // It holds to the end of its last second; and in steps, for the clock may be set.
+        let step = left.unwrap_or_default().clamp(Duration::from_millis(100), Duration::from_mins(1));
+        tokio::time::sleep(step).await;
     }
 }

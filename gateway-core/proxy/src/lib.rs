@@ -12,6 +12,7 @@ mod listener;
 mod listeners;
 mod log;
 mod process;
+mod refused;
 mod source;
 mod status;
 mod watch;
@@ -89,7 +90,7 @@ where
         Command::Check(args) => check::check(program, &args),
     };
     outcome.unwrap_or_else(|failure| {
-        eprintln!("{}: {failure}", program.name());
+        log::say(format_args!("{}: {failure}", program.name()));
         ExitCode::FAILURE
     })
 }

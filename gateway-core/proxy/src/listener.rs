@@ -1,16 +1,20 @@
 //! One listener at work: the data that configuration swaps, and the stack that reads it.
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::task::{Context as Task, Poll};
+use std::time::Duration;
 
 use rustls::ServerConfig;
-use tower::{Layer, ServiceBuilder};
+use tower::{Layer, Service, ServiceBuilder};
 use towpath_auth::AuthorizationPolicies;
 use towpath_config::{Duty, EdgeCertificate, Listener};
-use towpath_gateway_core::{HttpService, Live, Policies, RouteName};
+use towpath_gateway_core::{Accepted, HttpService, Live, Policies, RouteName};
 use towpath_mesh_mtls::{AcceptLayer, Identity, MtlsMode, Refusals};
 use towpath_routing::{self as routing, Routes};
 use towpath_server::{
-    CertificateError, ConnectionService, Drain, EdgeCertificates, Limits, Serve, TerminateLayer,
+    CertificateError, ConnectionFuture, ConnectionService, Drain, EdgeCertificates, Limits, Serve,
+    TerminateLayer,
 };
 use towpath_stacks::{HttpStack, Inbound, Parts, gateway, ingress, sidecar_inbound, sidecar_outbound};
 
@@ -26,6 +30,8 @@ pub(crate) enum LiveDuty {
     Inbound {
         port: u16,
         mode: Live<MtlsMode>,
+        // Ends the plaintext connections of before when the mode takes no more of them.
+        plaintext: Live<Drain>,
         authorization: Live<AuthorizationPolicies>,
         routes: Live<Routes>,
     },
@@ -41,12 +47,14 @@ pub(crate) struct Shared {
     pub(crate) identity: Option<Identity>,
     pub(crate) refusals: Refusals,
     pub(crate) limits: Limits,
+    // Of the connections that this is given to: the listener's own below the process's.
     pub(crate) drain: Drain,
+    pub(crate) patience: Duration,
 }
 
 impl LiveDuty {
     /// The data of a new listener.
-    pub(crate) fn new(listener: &Listener) -> Result<Self, CertificateError> {
+    pub(crate) fn new(listener: &Listener, patience: Duration) -> Result<Self, CertificateError> {
         Ok(match &listener.duty {
             Duty::Edge { certificates, routes } => Self::Edge {
                 tls: if certificates.is_empty() {
@@ -59,6 +67,7 @@ impl LiveDuty {
             Duty::Inbound { port, mode, authorization, .. } => Self::Inbound {
                 port: *port,
                 mode: Live::new(*mode),
+                plaintext: Live::new(Drain::new(patience)),
                 authorization: Live::new(authorization.clone()),
                 routes: Live::new(inbound_routes(listener)),
             },
@@ -79,7 +88,7 @@ impl LiveDuty {
     }
 
     /// Puts new data in place. On an error nothing has changed.
-    pub(crate) fn store(&self, listener: &Listener) -> Result<(), CertificateError> {
+    pub(crate) fn store(&self, listener: &Listener, patience: Duration) -> Result<(), CertificateError> {
         match (self, &listener.duty) {
             (Self::Edge { tls, routes: live }, Duty::Edge { certificates, routes }) => {
                 if let Some(tls) = tls {
@@ -88,19 +97,26 @@ impl LiveDuty {
                 live.store(Routes::new(routes.clone()));
             }
             (
-                Self::Inbound { mode, authorization, routes, .. },
+                Self::Inbound { mode, plaintext, authorization, routes, .. },
                 Duty::Inbound { mode: new, authorization: policies, .. },
             ) => {
-                mode.store(*new);
                 authorization.store(policies.clone());
                 routes.store(inbound_routes(listener));
+                change_mode(mode, plaintext, *new, patience);
             }
             (Self::Outbound { routes: live }, Duty::Outbound { routes }) => {
-                live.store(Routes::new(routes.clone()))
+                live.store(Routes::new(routes.clone()));
             }
             _ => {}
         }
         Ok(())
+    }
+
+    /// Lets connections that are under a drain of this listener's data end.
+    pub(crate) fn drain(&self) {
+        if let Self::Inbound { plaintext, .. } = self {
+            plaintext.load().signal();
+        }
     }
 
     /// The accept stack of one worker.
@@ -118,8 +134,12 @@ impl LiveDuty {
                     None => ConnectionService::new(serve),
                 }
             }
-            Self::Inbound { port, mode, authorization, routes } => {
-                let serve = shared.serve(sidecar_inbound(parts, Inbound { routes, authorization, port }));
+            Self::Inbound { port, mode, plaintext, authorization, routes } => {
+                let stack = HttpService::new(sidecar_inbound(parts, Inbound { routes, authorization, port }));
+                let serve = ByTransport {
+                    plaintext: Serve::new(stack.clone(), shared.limits, plaintext),
+                    mtls: Serve::new(stack, shared.limits, shared.drain.clone()),
+                };
                 // Without an identity the compiler has set the mode to DISABLE; pending fails closed all the same.
                 let identity = shared.identity.clone().unwrap_or_else(Identity::pending);
                 let accept = AcceptLayer::new(identity, mode)
@@ -130,6 +150,46 @@ impl LiveDuty {
             Self::Outbound { routes } => {
                 ConnectionService::new(shared.serve(sidecar_outbound(parts, routes)))
             }
+        }
+    }
+}
+
+/// Puts a mode in force. Under STRICT, requests on plaintext connections of before are answered, and no new ones taken:
+/// a connection that comes late finds the drain signalled, too.
+fn change_mode(mode: &Live<MtlsMode>, plaintext: &Live<Drain>, new: MtlsMode, patience: Duration) {
+    if new == MtlsMode::Strict {
+        mode.store(new);
+        plaintext.load().signal();
+        return;
+    }
+    if plaintext.load().is_draining() {
+        plaintext.store(Drain::new(patience));
+    }
+    mode.store(new);
+}
+
+/// Serves plaintext connections under a drain of their own.
+#[derive(Debug, Clone)]
+struct ByTransport {
+    plaintext: Serve<HttpService>,
+    mtls: Serve<HttpService>,
+}
+
+impl Service<Accepted> for ByTransport {
+    type Response = ();
+    type Error = Infallible;
+    type Future = ConnectionFuture;
+
+    fn poll_ready(&mut self, _: &mut Task<'_>) -> Poll<Result<(), Infallible>> {
+        // Both are always ready for a connection.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, accepted: Accepted) -> ConnectionFuture {
+        if accepted.connection.tls.is_some() {
+            self.mtls.call(accepted)
+        } else {
+            self.plaintext.call(accepted)
         }
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use towpath_config::{Listener, Snapshot};
-use towpath_server::{Bound, Listening, Workers, bind};
+use towpath_server::{Bound, Drain, Listening, Workers, bind};
 
 use crate::Failure;
 use crate::listener::{LiveDuty, Shared};
@@ -22,7 +22,23 @@ pub(crate) struct Listeners {
 struct Running {
     listening: Listening,
     live: LiveDuty,
+    // Its connections end with it: what they would be served by is no longer kept current.
+    drain: Drain,
     name: Arc<str>,
+}
+
+impl Running {
+    /// Whether `listener` is this one with other data. Logs and metrics know it by its name.
+    fn fits(&self, listener: &Listener) -> bool {
+        self.name == listener.name && self.live.fits(listener)
+    }
+
+    /// Takes no more connections, and lets those that there are end.
+    fn close(&self) {
+        self.listening.close();
+        self.drain.signal();
+        self.live.drain();
+    }
 }
 
 impl Listeners {
@@ -40,30 +56,46 @@ impl Listeners {
     /// data cannot be used keeps its old data.
     pub(crate) async fn apply(&mut self, snapshot: &Snapshot) -> Vec<String> {
         let mut failures = Vec::new();
-        self.close_what_is_gone(snapshot).await;
-        // Every socket is open before the first of them serves.
-        let mut opened = Vec::new();
+        let mut fresh = Vec::new();
         for listener in &snapshot.listeners {
-            match self.running.get(&listener.address) {
+            let told = |error| told(listener, &error);
+            match self.running.get(&listener.address).filter(|running| running.fits(listener)) {
                 Some(running) => {
-                    failures.extend(running.live.store(listener).err().map(|e| told(listener, &e)))
+                    failures.extend(running.live.store(listener, self.shared.patience).err().map(told));
                 }
-                None => match self.bound(listener) {
-                    Ok(bound) => opened.push((listener, bound)),
-                    Err(error) => failures.push(told(listener, &*error)),
+                None => match LiveDuty::new(listener, self.shared.patience) {
+                    Ok(live) => fresh.push((listener, live)),
+                    Err(error) => failures.push(told(error)),
                 },
             }
         }
-        for (listener, (bound, live)) in opened {
+        self.close_what_is_gone(snapshot, &fresh).await;
+        failures.extend(self.open_all(fresh));
+        failures
+    }
+
+    /// Every socket is open before the first of them serves.
+    fn open_all(&mut self, fresh: Vec<(&Listener, LiveDuty)>) -> Vec<String> {
+        let mut failures = Vec::new();
+        let mut opened = Vec::new();
+        for (listener, live) in fresh {
+            match bind(listener.address, self.workers.count()) {
+                Ok(bound) => opened.push((listener, bound, live)),
+                Err(error) => failures.push(told(listener, &error)),
+            }
+        }
+        for (listener, bound, live) in opened {
             failures.extend(self.open(listener, bound, live).err().map(|error| told(listener, &*error)));
         }
         failures
     }
 
-    /// Ends all listeners; connections live on under the drain.
-    pub(crate) fn close(&mut self) {
+    /// Ends all listeners, once they have taken in the clients that believe to be connected; connections live on
+    /// under the drain.
+    pub(crate) async fn close(&mut self) {
+        self.running.values().for_each(Running::close);
         for (_, running) in self.running.drain() {
-            running.listening.close();
+            running.listening.closed().await;
         }
     }
 
@@ -72,42 +104,33 @@ impl Listeners {
         self.workers.shutdown();
     }
 
-    async fn close_what_is_gone(&mut self, snapshot: &Snapshot) {
-        let stays = |address: &SocketAddr, running: &Running| {
-            snapshot
-                .listeners
-                .iter()
-                .any(|listener| listener.address == *address && running.live.fits(listener))
+    /// Closes what the snapshot no longer has, and what stands in the way of `fresh`.
+    async fn close_what_is_gone(&mut self, snapshot: &Snapshot, fresh: &[(&Listener, LiveDuty)]) {
+        let stays = |address: &SocketAddr| {
+            snapshot.listeners.iter().any(|listener| listener.address == *address)
+                && fresh.iter().all(|(listener, _)| listener.address != *address)
         };
-        let gone: Vec<_> = self
-            .running
-            .iter()
-            .filter(|(address, running)| !stays(address, running))
-            .map(|(at, _)| *at)
-            .collect();
+        let gone: Vec<_> = self.running.keys().copied().filter(|address| !stays(address)).collect();
         for address in gone {
             if let Some(running) = self.running.remove(&address) {
-                running.listening.close();
+                running.close();
                 running.listening.closed().await;
                 tracing::info!("closed {} at {address}", running.name);
             }
         }
     }
 
-    fn bound(&self, listener: &Listener) -> Result<(Bound, LiveDuty), Failure> {
-        let live = LiveDuty::new(listener)?;
-        Ok((bind(listener.address, self.workers.count())?, live))
-    }
-
     fn open(&mut self, listener: &Listener, bound: Bound, live: LiveDuty) -> Result<(), Failure> {
-        let (parts, shared, duty) = (Arc::clone(&self.parts), self.shared.clone(), live.clone());
+        let drain = Drain::new(self.shared.patience);
+        let shared = Shared { drain: drain.clone(), ..self.shared.clone() };
+        let (parts, duty) = (Arc::clone(&self.parts), live.clone());
         let name = Arc::clone(&listener.name);
         let of = Arc::clone(&name);
         let factory = move |worker: usize| duty.service(&shared, parts.of(worker, &of));
         let local = bound.local_addr();
         let listening = self.workers.open(bound, factory, &self.shared.limits, &self.shared.drain)?;
         tracing::info!("{name} listens on {local}");
-        self.running.insert(listener.address, Running { listening, live, name });
+        self.running.insert(listener.address, Running { listening, live, drain, name });
         Ok(())
     }
 }

@@ -18,7 +18,10 @@ use crate::listener::Shared;
 use crate::listeners::Listeners;
 use crate::source::Resources;
 use crate::worker::{Supply, WorkerParts};
-use crate::{Failure, Program, admin, check, credential, status};
+use crate::{Failure, Program, admin, check, credential, log, refused, status};
+
+/// After how long a listener that could not be opened is tried again: the port may be free by then.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
 
 /// Runs a proxy until SIGTERM or Ctrl-C.
 pub(crate) fn run(program: Program, args: RunArgs) -> Result<(), Failure> {
@@ -49,6 +52,8 @@ struct Process {
     identity: Option<towpath_mesh_mtls::Identity>,
     snapshot: Option<Snapshot>,
     listeners: Option<Listeners>,
+    // Whether a listener could not be brought to what the snapshot says.
+    incomplete: bool,
 }
 
 impl Process {
@@ -78,6 +83,7 @@ impl Process {
             identity,
             snapshot,
             listeners,
+            incomplete: false,
         })
     }
 
@@ -87,8 +93,19 @@ impl Process {
         self.begin(&source).await?;
         self.readiness.done("configuration");
         loop {
-            let source = self.resources.changed().await;
-            self.follow(&source).await;
+            tokio::select! {
+                source = self.resources.changed() => {
+                    let snapshot = self.compiled(&source);
+                    self.apply(&snapshot).await;
+                    self.tell(snapshot);
+                }
+                () = tokio::time::sleep(TRY_AGAIN), if self.incomplete => {
+                    if let Some(snapshot) = self.snapshot.take() {
+                        self.apply(&snapshot).await;
+                        self.snapshot = Some(snapshot);
+                    }
+                }
+            }
         }
     }
 
@@ -107,14 +124,13 @@ impl Process {
         Ok(())
     }
 
-    async fn follow(&mut self, source: &Source) {
-        let snapshot = self.compiled(source);
-        if let Some(listeners) = &mut self.listeners {
-            for failure in listeners.apply(&snapshot).await {
-                tracing::error!("{failure}; what was in force stays");
-            }
+    async fn apply(&mut self, snapshot: &Snapshot) {
+        let Some(listeners) = &mut self.listeners else { return };
+        let failures = listeners.apply(snapshot).await;
+        self.incomplete = !failures.is_empty();
+        for failure in failures {
+            tracing::error!("{failure}; tried again in {} s", TRY_AGAIN.as_secs());
         }
-        self.tell(snapshot);
     }
 
     fn compiled(&self, source: &Source) -> Snapshot {
@@ -133,12 +149,15 @@ impl Process {
             log: self.log.clone(),
             identity: self.identity.clone(),
         };
+        let refusals = Refusals::new();
+        refused::register(&self.metrics, refusals.clone());
         let shared = Shared {
             program: self.program,
             identity: self.identity.clone(),
-            refusals: Refusals::new(),
+            refusals,
             limits: limits(self.program),
             drain: self.drain.clone(),
+            patience: Duration::from_secs(self.args.drain),
         };
         let parts = WorkerParts::new(workers.count(), supply);
         Ok(Listeners::new(workers, parts, shared))
@@ -147,7 +166,7 @@ impl Process {
     /// Tells the world of a snapshot that is now in force.
     fn tell(&mut self, snapshot: Snapshot) {
         for problem in &snapshot.problems {
-            eprintln!("{problem}");
+            log::say(problem);
         }
         for hop in &snapshot.plaintext_hops {
             tracing::warn!("plaintext hop {} -> {}: {}", hop.from, hop.to, hop.why);
@@ -169,7 +188,7 @@ impl Process {
         self.readiness.draining();
         self.drain.signal();
         if let Some(mut listeners) = self.listeners.take() {
-            listeners.close();
+            listeners.close().await;
             self.drain.drained().await;
             listeners.shutdown();
         }

@@ -24,6 +24,7 @@ pub(crate) struct Resources {
     paths: Vec<PathBuf>,
     watch: Option<Watch>,
     plane: Option<Plane>,
+    last: Source,
 }
 
 struct Plane {
@@ -53,7 +54,7 @@ impl Resources {
                 }
             }
         }
-        Ok(Self { paths, watch: None, plane })
+        Ok(Self { paths, watch: None, plane, last: Source::default() })
     }
 
     /// The first state. An unreadable path is an error; a plane that is not there is waited for.
@@ -70,10 +71,12 @@ impl Resources {
             plane.begin(readiness.clone());
             plane.next().await;
         }
-        self.read()
+        self.last = self.read()?;
+        Ok(self.last.clone())
     }
 
-    /// The next state, once something has changed. What cannot be read is told, and waited for anew.
+    /// The next state, once a text has changed: other files may live beside them, such as the status file and logs of
+    /// this very process. What cannot be read is told, and waited for anew.
     pub(crate) async fn changed(&mut self) -> Source {
         loop {
             tokio::select! {
@@ -81,7 +84,11 @@ impl Resources {
                 () = plane_change(&mut self.plane) => {}
             }
             match self.read() {
-                Ok(source) => return source,
+                Ok(source) if source.files().eq(self.last.files()) => {}
+                Ok(source) => {
+                    self.last = source.clone();
+                    return source;
+                }
                 Err(error) => tracing::error!("{error}; the configuration before stays in force"),
             }
         }

@@ -5,14 +5,20 @@ use std::time::Duration;
 
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 /// How long a burst of changes may go on before it is read: editors and symlink swaps touch several files.
 const SETTLE: Duration = Duration::from_millis(50);
+
+/// A burst longer than this is read while it goes on: a busy log in the same directory never settles.
+const LONGEST_BURST: Duration = Duration::from_secs(1);
 
 /// Watches paths for as long as it lives.
 pub(crate) struct Watch {
     _watcher: RecommendedWatcher,
     changes: mpsc::Receiver<()>,
+    // A change that was seen and not told yet.
+    seen: bool,
 }
 
 impl Watch {
@@ -34,15 +40,20 @@ impl Watch {
             };
             watcher.watch(place, mode)?;
         }
-        Ok(Self { _watcher: watcher, changes })
+        Ok(Self { _watcher: watcher, changes, seen: false })
     }
 
-    /// Waits for a change, and until the burst that it belongs to is over.
+    /// Waits for a change, and until the burst that it belongs to is over. Dropping the future loses no change.
     pub(crate) async fn changed(&mut self) {
-        if self.changes.recv().await.is_none() {
+        if !self.seen && self.changes.recv().await.is_none() {
             return std::future::pending().await;
         }
-        while tokio::time::timeout(SETTLE, self.changes.recv()).await.is_ok_and(|change| change.is_some()) {}
+        self.seen = true;
+        let settled = async {
+            while timeout(SETTLE, self.changes.recv()).await.is_ok_and(|change| change.is_some()) {}
+        };
+        let _ = timeout(LONGEST_BURST, settled).await;
+        self.seen = false;
     }
 }
 
@@ -72,6 +83,29 @@ mod tests {
         let other = dir.path().join("b");
         std::fs::write(&other, "three").unwrap();
         std::fs::rename(&other, &file).unwrap();
+        assert!(seen(&mut watch).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_without_end_is_read_all_the_same() {
+        let (tell, changes) = mpsc::channel(1);
+        let watcher = notify::recommended_watcher(|_: notify::Result<Event>| {}).unwrap();
+        let mut watch = Watch { _watcher: watcher, changes, seen: false };
+        tokio::spawn(async move {
+            while tell.send(()).await.is_ok() {
+                tokio::time::sleep(SETTLE / 2).await;
+            }
+        });
+        assert!(seen(&mut watch).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_outlives_the_future_that_saw_it() {
+        let (tell, changes) = mpsc::channel(1);
+        let watcher = notify::recommended_watcher(|_: notify::Result<Event>| {}).unwrap();
+        let mut watch = Watch { _watcher: watcher, changes, seen: false };
+        tell.send(()).await.unwrap();
+        assert!(timeout(SETTLE / 2, watch.changed()).await.is_err());
         assert!(seen(&mut watch).await);
     }
 

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tempfile::TempDir;
 
@@ -153,6 +153,26 @@ pub fn mint(dir: &Path, state: &str, account: &str) -> String {
     file.display().to_string()
 }
 
+/// A credential of `spiffe://cluster.local/ns/edge/sa/web`, as a directory holds it.
+pub fn identity_files(dir: &Path, from: SystemTime, to: SystemTime) {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let root = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.subject_alt_names =
+        vec![SanType::URI("spiffe://cluster.local/ns/edge/sa/web".try_into().unwrap())];
+    params.extended_key_usages =
+        vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth, rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    params.not_before = from.into();
+    params.not_after = to.into();
+    let key = KeyPair::generate().unwrap();
+    let leaf = params.signed_by(&key, &root).unwrap();
+    write(dir, "tls.crt", &leaf.pem());
+    write(dir, "tls.key", &key.serialize_pem());
+    write(dir, "ca.crt", &root.pem());
+}
+
 pub fn backend(app: SocketAddr) -> Gateway {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), "gateway.yaml", GATEWAY);
@@ -212,7 +232,7 @@ impl Kept {
         self.get(path).expect("the connection is kept").status
     }
 
-    fn get(&mut self, path: &str) -> Option<Answer> {
+    pub fn get(&mut self, path: &str) -> Option<Answer> {
         write!(self.0.get_mut(), "GET {path} HTTP/1.1\r\nhost: shop.example.com\r\n\r\n").ok()?;
         let status = self.line()?.split_whitespace().nth(1)?.parse().ok()?;
         let (mut length, mut chunked) = (None, false);
