@@ -8,7 +8,7 @@ use std::time::Duration;
 use tower_layer::Layer as _;
 use towpath_ca::{Authority, TokenKey};
 use towpath_control::{Configuration, Plane, PlaneAcceptLayer, plane_tls};
-use towpath_server::{ConnectionService, Drain, Limits, Serve, Workers, bind};
+use towpath_server::{ConnectionService, Drain, Limits, Listening, Serve, Workers, bind};
 
 use crate::Failure;
 use crate::admin::Admin;
@@ -37,7 +37,7 @@ pub(crate) fn run(args: RunArgs) -> Result<(), Failure> {
         let drain = drain.clone();
         move |_| ConnectionService::new(accept.layer(Serve::new(plane.clone(), limits, drain.clone())))
     };
-    workers.open(bound, stack, &limits, &drain)?;
+    let listening = workers.open(bound, stack, &limits, &drain)?;
     if let Some(admin) = args.admin {
         open_admin(&workers, admin, &drain)?;
     }
@@ -48,7 +48,7 @@ pub(crate) fn run(args: RunArgs) -> Result<(), Failure> {
         files = configuration.file_count(),
         "control plane is ready"
     );
-    runtime.block_on(serve_until(stop, configuration, &drain));
+    runtime.block_on(serve_until(stop, configuration, &listening, &drain));
     workers.shutdown();
     Ok(())
 }
@@ -66,7 +66,12 @@ fn open_admin(workers: &Workers, address: std::net::SocketAddr, drain: &Drain) -
     Ok(())
 }
 
-async fn serve_until(stop: impl Future<Output = ()>, configuration: Configuration, drain: &Drain) {
+async fn serve_until(
+    stop: impl Future<Output = ()>,
+    configuration: Configuration,
+    listening: &Listening,
+    drain: &Drain,
+) {
     tokio::select! {
         () = stop => {}
         // Follows for as long as it is polled.
@@ -74,6 +79,8 @@ async fn serve_until(stop: impl Future<Output = ()>, configuration: Configuratio
     }
     tracing::info!("shutting down");
     drain.signal();
+    // Who waits to be accepted is accepted first.
+    listening.closed().await;
     if !drain.drained().await {
         tracing::info!("requests that were waiting are cut");
     }

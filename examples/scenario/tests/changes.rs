@@ -3,10 +3,10 @@
 
 mod support;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use support::{GATEWAY, Kept, Running, backend, free, get, identity_files, mint, route, wait_for, write};
 
@@ -207,4 +207,38 @@ fn a_process_is_not_ready_with_a_certificate_that_ran_out() {
     assert!(get(admin, "/ready").unwrap().body.contains("identity"));
     identity_files(&identity, before, now + Duration::from_hours(1));
     wait_for("a new certificate to be taken", || ready(200));
+}
+
+#[test]
+fn a_silent_tls_client_does_not_hold_the_end_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let tls = "{name: https, port: 80, protocol: HTTPS, tls: {certificateRefs: [{name: web}]}}";
+    write(dir.path(), "gateway.yaml", &GATEWAY.replace("{name: http, port: 80, protocol: HTTP}", tls));
+    write(dir.path(), "route.yaml", &route("127.0.0.1:9".parse().unwrap()));
+    let issued = rcgen::generate_simple_self_signed(vec!["shop.example.com".to_owned()]).unwrap();
+    let secret = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"namespace": "edge", "name": "web"},
+        "type": "kubernetes.io/tls",
+        "stringData": {"tls.crt": issued.cert.pem(), "tls.key": issued.signing_key.serialize_pem()},
+    });
+    write(dir.path(), "secret.json", &secret.to_string());
+    let (address, admin) = (free(), free());
+    let mut gateway = Running::start(&[
+        "gateway",
+        "--config",
+        &dir.path().display().to_string(),
+        "--port-map",
+        &format!("edge/web:80={address}"),
+        "--admin",
+        &admin.to_string(),
+    ]);
+    wait_for("the gateway", || get(admin, "/ready").is_some_and(|answer| answer.status == 200));
+    let _silent = TcpStream::connect(address).unwrap();
+    let began = Instant::now();
+    gateway.terminate();
+    assert!(gateway.ended_well());
+    // The handshake alone would have had 10 seconds.
+    assert!(began.elapsed() < Duration::from_secs(7), "{:?}", began.elapsed());
 }

@@ -33,7 +33,7 @@ impl Gauges {
             registry.register("config_applied", "Configurations put in force", gauges.applied.clone());
             registry.register(
                 "config_rejected",
-                "Configurations that brought new errors",
+                "Configurations put in force with errors: what is wrong in them is not",
                 gauges.rejected.clone(),
             );
         });

@@ -129,7 +129,9 @@ impl LiveDuty {
                 };
                 match tls {
                     Some(tls) => ConnectionService::new(
-                        TerminateLayer::new(tls, shared.limits.handshake_timeout).layer(serve),
+                        TerminateLayer::new(tls, shared.limits.handshake_timeout)
+                            .with_drain(shared.drain.clone())
+                            .layer(serve),
                     ),
                     None => ConnectionService::new(serve),
                 }
