@@ -121,13 +121,17 @@ async fn answers_ready(admin: SocketAddr) -> Result<(), Failure> {
     Err(String::from_utf8_lossy(&answer.body).trim().to_owned().into())
 }
 
-/// Ends on Ctrl-C or SIGTERM.
+/// Ends on Ctrl-C, on SIGTERM, and when the terminal goes away.
 pub(crate) async fn interrupted() {
     use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    let kinds = [SignalKind::terminate(), SignalKind::hangup(), SignalKind::interrupt()];
+    let [Ok(mut terminate), Ok(mut hangup), Ok(mut interrupt)] = kinds.map(signal) else {
+        return std::future::pending().await;
+    };
     tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+        _ = interrupt.recv() => {}
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -26,6 +27,8 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(File::create(log_of(logs, &part.name))?)
             .stderr(File::create(&err)?)
+            // Ctrl-C in a terminal goes to a whole group: the launcher alone is to hear it, and asks its children once.
+            .process_group(0)
             .spawn()?;
         Ok(Self { name: part.name.clone(), child, err })
     }

@@ -1,13 +1,15 @@
 //! The whole way: texts, objects, one snapshot.
 
 use std::cmp::Reverse;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::SystemTime;
 
 use serde_json::Value;
+use towpath_auth::AuthorizationPolicies;
 use towpath_gateway_core::SpiffeId;
 
-use crate::backend::{Backends, EndpointPool};
+use crate::backend::Backends;
+use crate::certificate::Credential;
 use crate::endpoints::Facts;
 use crate::load::load;
 use crate::objects::Objects;
@@ -60,7 +62,7 @@ pub fn compile(source: &Source, options: &Options, previous: Option<&Snapshot>) 
     let mut problems = Vec::new();
     let (objects, files) = load(source, previous.map(|snapshot| &snapshot.kept.files), &mut problems);
     let word = Word::of(&objects, options, &mut problems);
-    let before = previous.map(|snapshot| &snapshot.kept.endpoints);
+    let before = previous.map(|snapshot| &snapshot.kept);
     let mut snapshot = compile_role(&objects, options, &word, before, problems);
     snapshot.kept.files = files;
     snapshot.problems.sort_by_cached_key(|problem| {
@@ -117,6 +119,11 @@ pub(crate) struct Work<'a> {
     pub(crate) problems: Vec<Problem>,
     pub(crate) status: Vec<Value>,
     pub(crate) listeners: Vec<Listener>,
+    pub(crate) credentials_before: Option<&'a HashMap<ObjectName, Credential>>,
+    /// What was read from Secrets, to be kept for the next time.
+    pub(crate) credentials: HashMap<ObjectName, Credential>,
+    /// The policies in force at the listeners of an edge.
+    pub(crate) edge_authorization: AuthorizationPolicies,
 }
 
 impl Work<'_> {
@@ -130,7 +137,7 @@ fn compile_role(
     objects: &Objects,
     options: &Options,
     word: &Word,
-    before: Option<&EndpointPool>,
+    before: Option<&Kept>,
     mut problems: Vec<Problem>,
 ) -> Snapshot {
     policy::check_consumers(objects, &mut problems);
@@ -154,7 +161,8 @@ fn compile_role(
         }
     };
     let peers = Peers::new(objects, word.mesh.root_namespace.clone(), word.scenario);
-    let backends = Backends::new(objects, options, &word.mesh, &peers, plan.hop, before);
+    let backends =
+        Backends::new(objects, options, &word.mesh, &peers, plan.hop, before.map(|kept| &kept.endpoints));
     let (status, listeners) = (Vec::new(), Vec::new());
     let mut work = Work {
         objects,
@@ -167,6 +175,9 @@ fn compile_role(
         problems,
         status,
         listeners,
+        credentials_before: before.map(|kept| &kept.credentials),
+        credentials: HashMap::new(),
+        edge_authorization: edge_policies(&authorization, &word.mesh, workload.as_ref()),
     };
     match &options.role {
         Role::Gateway | Role::Ingress => edge::compile(&mut work),
@@ -176,9 +187,22 @@ fn compile_role(
     let broken = objects.refused.iter().filter(|refused| matches!(refused.kind, "HTTPRoute" | "GRPCRoute"));
     work.status.extend(broken.map(|refused| status::refused_route(refused, &controller)));
     snapshot.plaintext_hops = plaintext_hops(&work);
-    let Work { problems, status, listeners, backends, .. } = work;
-    let kept = Kept { endpoints: backends.into_pool(), ..Kept::default() };
+    let Work { problems, status, listeners, backends, credentials, .. } = work;
+    let kept = Kept { endpoints: backends.into_pool(), credentials, ..Kept::default() };
     Snapshot { listeners, problems, status, kept, ..snapshot }
+}
+
+/// The policies that select the workload of a gateway; of an unknown one, those of the whole mesh.
+fn edge_policies(
+    policies: &authorization::Policies,
+    mesh: &MeshSettings,
+    workload: Option<&Facts>,
+) -> AuthorizationPolicies {
+    let root = &*mesh.root_namespace;
+    match workload {
+        Some(facts) => policies.of(root, &facts.namespace, &facts.labels),
+        None => policies.of(root, root, &BTreeMap::new()),
+    }
 }
 
 fn plaintext_hops(work: &Work<'_>) -> Vec<PlaintextHop> {

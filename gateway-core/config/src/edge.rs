@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde_json::json;
+use towpath_auth::AuthorizationPolicies;
 use towpath_routing::{self as routing, Hostname, Route};
 
 use crate::compile::Work;
@@ -46,7 +47,8 @@ pub(crate) fn compile(work: &mut Work<'_>) {
         }
     }
     let sockets = sockets(work, &gateways);
-    work.listeners.extend(sockets.into_values().map(Socket::listener));
+    let policies = &work.edge_authorization;
+    work.listeners.extend(sockets.into_values().map(|socket| socket.listener(policies.clone())));
 }
 
 fn classes(work: &mut Work<'_>) {
@@ -99,8 +101,8 @@ struct Socket {
 }
 
 impl Socket {
-    fn listener(self) -> Listener {
-        let duty = Duty::Edge { certificates: self.certificates, routes: self.routes };
+    fn listener(self, authorization: AuthorizationPolicies) -> Listener {
+        let duty = Duty::Edge { certificates: self.certificates, routes: self.routes, authorization };
         Listener { name: self.name.into(), address: self.address, duty }
     }
 

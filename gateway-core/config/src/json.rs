@@ -32,11 +32,12 @@ pub(crate) fn set(object: &mut Value, field: &str, value: Value) {
 fn listener(listener: &Listener) -> Value {
     let mut value = json!({"name": &*listener.name, "address": listener.address.to_string()});
     match &listener.duty {
-        Duty::Edge { certificates, routes } => {
+        Duty::Edge { certificates, routes, authorization } => {
             let names: Vec<_> =
                 certificates.iter().map(|certificate| certificate.hostname.to_string()).collect();
             set(&mut value, "duty", "edge".into());
             set(&mut value, "certificates", names.into());
+            set(&mut value, "authorization", (!authorization.is_empty()).into());
             set(&mut value, "routes", routes.iter().map(table).collect());
         }
         Duty::Inbound { port, mode, authorization, app } => {

@@ -123,9 +123,13 @@ fn certificates(
         refused = Some(Refusal::new("InvalidCertificateRef", "an HTTPS listener names a certificate"));
     }
     for reference in references {
-        match credential(work, gateway, reference) {
-            Ok(credential) => shown(&credential, hostname, references.len() > 1, &mut certificates),
-            Err(refusal) => refused = refused.or(Some(refusal)),
+        let (credential, refusal) = match credential(work, gateway, reference) {
+            Ok(credential) => (Some(credential), None),
+            Err((kept, refusal)) => (kept, Some(refusal)),
+        };
+        refused = refused.or(refusal);
+        if let Some(credential) = credential {
+            shown(&credential, hostname, references.len() > 1, &mut certificates);
         }
     }
     match refused {
@@ -155,11 +159,40 @@ fn shown(
     }));
 }
 
+/// What a reference means. While the content of its Secret is broken, what was read from it before stays in force.
 fn credential(
     work: &mut Work<'_>,
     gateway: &Stored<GatewaySpec>,
     reference: &CertificateRef,
-) -> Result<Credential, Refusal> {
+) -> Result<Credential, (Option<Credential>, Refusal)> {
+    let name = secret(work, gateway, reference).map_err(|refusal| (None, refusal))?;
+    let invalid = |message: String| Refusal::new("InvalidCertificateRef", message);
+    let Some(secret) = work.objects.secrets.get(&name) else {
+        return Err((None, invalid(format!("there is no Secret {name}"))));
+    };
+    let credential = match certificate::read(&secret.spec, work.options.now) {
+        Ok(credential) => credential,
+        Err(why) => {
+            let kept = work.credentials_before.and_then(|before| before.get(&name)).cloned();
+            work.credentials.extend(kept.clone().map(|kept| (name.clone(), kept)));
+            return Err((kept, invalid(format!("Secret {name}: {why}"))));
+        }
+    };
+    if let Some(why) = &credential.out_of_date {
+        let problem =
+            secret.error(None, format!("{why}: clients of Gateway {} will refuse it", gateway.name));
+        work.problems.push(problem);
+    }
+    work.credentials.insert(name, credential.clone());
+    Ok(credential)
+}
+
+/// The Secret that a reference names, if it may name it.
+fn secret(
+    work: &Work<'_>,
+    gateway: &Stored<GatewaySpec>,
+    reference: &CertificateRef,
+) -> Result<ObjectName, Refusal> {
     let invalid = |message: String| Refusal::new("InvalidCertificateRef", message);
     let kind = reference.kind.as_deref().unwrap_or("Secret");
     let group = reference.group.as_deref().unwrap_or_default();
@@ -177,16 +210,7 @@ fn credential(
         );
         return Err(Refusal::new("RefNotPermitted", message));
     }
-    let secret =
-        work.objects.secrets.get(&name).ok_or_else(|| invalid(format!("there is no Secret {name}")))?;
-    let credential = certificate::read(&secret.spec, work.options.now)
-        .map_err(|why| invalid(format!("Secret {name}: {why}")))?;
-    if let Some(why) = &credential.out_of_date {
-        let problem =
-            secret.error(None, format!("{why}: clients of Gateway {} will refuse it", gateway.name));
-        work.problems.push(problem);
-    }
-    Ok(credential)
+    Ok(name)
 }
 
 impl ListenerState<'_> {

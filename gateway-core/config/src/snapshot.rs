@@ -1,5 +1,6 @@
 //! What a process of one role has to do, with every reference resolved. Immutable: a change makes a new one.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -12,8 +13,9 @@ use towpath_mesh_mtls::MtlsMode;
 use towpath_routing::{self as routing, Hostname};
 
 use crate::backend::EndpointPool;
+use crate::certificate::Credential;
 use crate::load::Files;
-use crate::{Problem, Scenario, Severity};
+use crate::{ObjectName, Problem, Scenario, Severity};
 
 /// The compiled configuration of one process.
 #[derive(Debug, Clone, Default)]
@@ -43,6 +45,8 @@ pub struct Snapshot {
 pub(crate) struct Kept {
     pub(crate) files: Files,
     pub(crate) endpoints: EndpointPool,
+    /// Certificates of edge listeners, by their Secret.
+    pub(crate) credentials: HashMap<ObjectName, Credential>,
 }
 
 impl Snapshot {
@@ -99,6 +103,8 @@ pub enum Duty {
         certificates: Vec<EdgeCertificate>,
         /// Listeners that share the socket, with their routes.
         routes: Vec<routing::Listener>,
+        /// Who may do what, by the policies that select the workload of the gateway.
+        authorization: AuthorizationPolicies,
     },
     /// East-west, towards the application of this sidecar.
     Inbound {

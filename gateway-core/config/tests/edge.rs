@@ -483,6 +483,51 @@ fn certificates_are_read_and_judged() {
 }
 
 #[test]
+fn a_broken_secret_keeps_the_certificate_of_before() {
+    let key = KeyPair::generate().unwrap();
+    let pem = CertificateParams::new(vec!["a.example".to_owned()]).unwrap().self_signed(&key).unwrap().pem();
+    let chain = |snapshot: &Snapshot| match &snapshot.listeners[0].duty {
+        Duty::Edge { certificates, .. } => certificates[0].chain.clone(),
+        other => panic!("{other:?}"),
+    };
+    let good = secret("s", &pem, &key.serialize_pem());
+    let first = compiled(&[&https("{name: s}"), &good], &gateway());
+    let mut before = first.clone();
+    // Twice: what was kept is kept again.
+    for _ in 0..2 {
+        let broken = source(&[&https("{name: s}"), &secret("s", &pem, "nonsense")]);
+        before = compile(&broken, &gateway(), Some(&before));
+        assert!(problems(&before)[0].contains("`tls.key` holds no PEM private key"));
+        assert_eq!(chain(&before), chain(&first));
+    }
+    let gone = compile(&source(&[&https("{name: s}")]), &gateway(), Some(&before));
+    assert!(gone.listeners.is_empty(), "a Secret that was deleted is not kept");
+}
+
+#[test]
+fn authorization_policies_that_select_the_gateway_hold_at_its_listeners() {
+    let policy = "apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: p, namespace: edge}
+spec: {selector: {matchLabels: {app: gateway}}, action: DENY, rules: [{to: [{operation: {paths: [/admin]}}]}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: gateway-0, namespace: edge, labels: {app: gateway}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: other-0, namespace: edge, labels: {app: other}}
+";
+    for (workload, in_force) in [(Some("edge/gateway-0"), true), (Some("edge/other-0"), false), (None, false)] {
+        let workload = workload.map(|name| name.parse().unwrap());
+        let snapshot = compiled(&[WORLD, &route("web", PAGES), policy], &Options { workload, ..gateway() });
+        let Duty::Edge { authorization, .. } = &snapshot.listeners[0].duty else { panic!("no edge") };
+        assert_eq!(!authorization.is_empty(), in_force);
+    }
+}
+
+#[test]
 fn of_several_certificates_each_is_shown_for_its_names() {
     let pair = |name: &str| {
         let key = KeyPair::generate().unwrap();

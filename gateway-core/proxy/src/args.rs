@@ -59,7 +59,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "WHERE", default_value = "stdout")]
     pub(crate) access_log: String,
     /// Seconds that requests in flight get to finish after SIGTERM
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub(crate) drain: u64,
 }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use tower::{Layer, Service, ServiceBuilder};
-use towpath_auth::AuthorizationPolicies;
 use towpath_config::{Duty, EdgeCertificate, Listener};
 use towpath_gateway_core::{Accepted, HttpService, Live, Policies, RouteName};
 use towpath_mesh_mtls::{AcceptLayer, Identity, MtlsMode, Refusals};
@@ -16,7 +15,7 @@ use towpath_server::{
     CertificateError, ConnectionFuture, ConnectionService, Drain, EdgeCertificates, Limits, Serve,
     TerminateLayer,
 };
-use towpath_stacks::{HttpStack, Inbound, Parts, gateway, ingress, sidecar_inbound, sidecar_outbound};
+use towpath_stacks::{Entry, HttpStack, Parts, gateway, ingress, sidecar_inbound, sidecar_outbound};
 
 use crate::Program;
 
@@ -25,15 +24,13 @@ use crate::Program;
 pub(crate) enum LiveDuty {
     Edge {
         tls: Option<Live<Arc<ServerConfig>>>,
-        routes: Live<Routes>,
+        entry: Entry,
     },
     Inbound {
-        port: u16,
         mode: Live<MtlsMode>,
         // Ends the plaintext connections of before when the mode takes no more of them.
         plaintext: Live<Drain>,
-        authorization: Live<AuthorizationPolicies>,
-        routes: Live<Routes>,
+        entry: Entry,
     },
     Outbound {
         routes: Live<Routes>,
@@ -56,20 +53,26 @@ impl LiveDuty {
     /// The data of a new listener.
     pub(crate) fn new(listener: &Listener, patience: Duration) -> Result<Self, CertificateError> {
         Ok(match &listener.duty {
-            Duty::Edge { certificates, routes } => Self::Edge {
+            Duty::Edge { certificates, routes, authorization } => Self::Edge {
                 tls: if certificates.is_empty() {
                     None
                 } else {
                     Some(Live::new(server_config(certificates)?))
                 },
-                routes: Live::new(Routes::new(routes.clone())),
+                entry: Entry {
+                    routes: Live::new(Routes::new(routes.clone())),
+                    authorization: Live::new(authorization.clone()),
+                    port: port_of(routes),
+                },
             },
             Duty::Inbound { port, mode, authorization, .. } => Self::Inbound {
-                port: *port,
                 mode: Live::new(*mode),
                 plaintext: Live::new(Drain::new(patience)),
-                authorization: Live::new(authorization.clone()),
-                routes: Live::new(inbound_routes(listener)),
+                entry: Entry {
+                    routes: Live::new(inbound_routes(listener)),
+                    authorization: Live::new(authorization.clone()),
+                    port: *port,
+                },
             },
             Duty::Outbound { routes } => Self::Outbound { routes: Live::new(Routes::new(routes.clone())) },
         })
@@ -78,10 +81,10 @@ impl LiveDuty {
     /// Whether `listener` can be served by swapping data: the same kind of listener, with TLS where there was TLS.
     pub(crate) fn fits(&self, listener: &Listener) -> bool {
         match (self, &listener.duty) {
-            (Self::Edge { tls, .. }, Duty::Edge { certificates, .. }) => {
-                tls.is_some() != certificates.is_empty()
+            (Self::Edge { tls, entry }, Duty::Edge { certificates, routes, .. }) => {
+                tls.is_some() != certificates.is_empty() && entry.port == port_of(routes)
             }
-            (Self::Inbound { port: ours, .. }, Duty::Inbound { port, .. }) => ours == port,
+            (Self::Inbound { entry, .. }, Duty::Inbound { port, .. }) => entry.port == *port,
             (Self::Outbound { .. }, Duty::Outbound { .. }) => true,
             _ => false,
         }
@@ -90,18 +93,16 @@ impl LiveDuty {
     /// Puts new data in place. On an error nothing has changed.
     pub(crate) fn store(&self, listener: &Listener, patience: Duration) -> Result<(), CertificateError> {
         match (self, &listener.duty) {
-            (Self::Edge { tls, routes: live }, Duty::Edge { certificates, routes }) => {
+            (Self::Edge { tls, entry }, Duty::Edge { certificates, routes, authorization }) => {
                 if let Some(tls) = tls {
                     tls.store(server_config(certificates)?);
                 }
-                live.store(Routes::new(routes.clone()));
+                entry.authorization.store(authorization.clone());
+                entry.routes.store(Routes::new(routes.clone()));
             }
-            (
-                Self::Inbound { mode, plaintext, authorization, routes, .. },
-                Duty::Inbound { mode: new, authorization: policies, .. },
-            ) => {
-                authorization.store(policies.clone());
-                routes.store(inbound_routes(listener));
+            (Self::Inbound { mode, plaintext, entry }, Duty::Inbound { mode: new, authorization, .. }) => {
+                entry.authorization.store(authorization.clone());
+                entry.routes.store(inbound_routes(listener));
                 change_mode(mode, plaintext, *new, patience);
             }
             (Self::Outbound { routes: live }, Duty::Outbound { routes }) => {
@@ -122,10 +123,10 @@ impl LiveDuty {
     /// The accept stack of one worker.
     pub(crate) fn service(&self, shared: &Shared, parts: Parts) -> ConnectionService {
         match self.clone() {
-            Self::Edge { tls, routes } => {
+            Self::Edge { tls, entry } => {
                 let serve = match shared.program {
-                    Program::Ingress => shared.serve(ingress(parts, routes)),
-                    Program::Gateway | Program::Sidecar => shared.serve(gateway(parts, routes)),
+                    Program::Ingress => shared.serve(ingress(parts, entry)),
+                    Program::Gateway | Program::Sidecar => shared.serve(gateway(parts, entry)),
                 };
                 match tls {
                     Some(tls) => ConnectionService::new(
@@ -136,8 +137,8 @@ impl LiveDuty {
                     None => ConnectionService::new(serve),
                 }
             }
-            Self::Inbound { port, mode, plaintext, authorization, routes } => {
-                let stack = HttpService::new(sidecar_inbound(parts, Inbound { routes, authorization, port }));
+            Self::Inbound { mode, plaintext, entry } => {
+                let stack = HttpService::new(sidecar_inbound(parts, entry));
                 let serve = ByTransport {
                     plaintext: Serve::new(stack.clone(), shared.limits, plaintext),
                     mtls: Serve::new(stack, shared.limits, shared.drain.clone()),
@@ -200,6 +201,11 @@ impl Shared {
     fn serve(&self, stack: impl HttpStack) -> Serve<HttpService> {
         Serve::new(HttpService::new(stack), self.limits, self.drain.clone())
     }
+}
+
+/// The port that the resources name: listeners that share a socket share it.
+fn port_of(routes: &[routing::Listener]) -> u16 {
+    routes.first().map_or(0, |listener| listener.port)
 }
 
 fn server_config(certificates: &[EdgeCertificate]) -> Result<Arc<ServerConfig>, CertificateError> {

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use tokio::runtime::Builder;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use towpath_config::{Snapshot, Source, compile};
 use towpath_gateway_core::Live;
 use towpath_mesh_mtls::Refusals;
@@ -28,14 +28,16 @@ pub(crate) fn run(program: Program, args: RunArgs) -> Result<(), Failure> {
     // Control, admin, telemetry and file watching have this thread; workers have their own.
     let runtime = Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let stop = stop_signal()?;
+        let mut stop = Stop::new()?;
         let mut process = Process::new(program, args)?;
         tokio::select! {
             outcome = process.serve() => outcome?,
-            () = stop => {}
+            () = stop.asked() => {}
         }
-        process.drain().await;
-        Ok(())
+        tokio::select! {
+            () = process.drain() => Ok(()),
+            () = stop.asked() => Err("asked to stop a second time: requests in flight were cut off".into()),
+        }
     })
 }
 
@@ -225,13 +227,21 @@ fn no_listener(snapshot: &Snapshot) -> String {
     text
 }
 
-/// Ends when the process is asked to stop. The handlers are in place when this returns.
-fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    Ok(async move {
+/// The signals by which a process is asked to stop. Their handlers are in place once this is made.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn new() -> Result<Self, Failure> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn asked(&mut self) {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
-    })
+    }
 }

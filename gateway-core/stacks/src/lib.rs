@@ -19,12 +19,25 @@ use std::sync::Arc;
 
 pub use gateway::gateway;
 pub use ingress::ingress;
-pub use sidecar::{Inbound, sidecar_inbound, sidecar_outbound};
+pub use sidecar::{sidecar_inbound, sidecar_outbound};
 use tower_service::Service;
-use towpath_gateway_core::{Fault, HttpService, Request, Response};
+use towpath_auth::AuthorizationPolicies;
+use towpath_gateway_core::{Fault, HttpService, Live, Request, Response};
 use towpath_observability::Recorder;
 use towpath_rate_limit::Store;
+use towpath_routing::Routes;
 pub use upstream::{Reach, upstream};
+
+/// What the stack of a listener that requests come in by reads, and configuration swaps.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The routes of the socket.
+    pub routes: Live<Routes>,
+    /// Who may do what.
+    pub authorization: Live<AuthorizationPolicies>,
+    /// The port as policies name it, wherever the socket is.
+    pub port: u16,
+}
 
 /// What one worker gives to its stacks.
 #[derive(Debug, Clone)]

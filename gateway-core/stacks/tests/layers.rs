@@ -8,8 +8,7 @@ use std::time::Duration;
 use towpath_gateway_core::{HttpService, Live};
 use towpath_observability::{AccessLog, Metrics, ProcessFacts, Recorder};
 use towpath_rate_limit::Store;
-use towpath_routing::Routes;
-use towpath_stacks::{Parts, Reach, gateway, ingress, upstream};
+use towpath_stacks::{Entry, Parts, Reach, gateway, ingress, sidecar_inbound, sidecar_outbound, upstream};
 
 fn parts() -> Parts {
     let reach = Reach { identity: None, connect_timeout: Duration::from_secs(1) };
@@ -20,21 +19,34 @@ fn parts() -> Parts {
     }
 }
 
-const API_MANAGEMENT: [&str; 2] = ["towpath_auth::", "towpath_rate_limit::"];
+fn entry() -> Entry {
+    Entry { routes: Live::default(), authorization: Live::default(), port: 80 }
+}
+
+/// The services of layers by whose types a duty is told.
+const API_MANAGEMENT: [&str; 2] = ["CheckApiKey<", "LimitRate<"];
+const AUTHORIZATION: &str = "authorize::Authorize<";
 
 #[tokio::test]
-async fn the_gateway_knows_consumers_and_limits() {
-    let stack = gateway(parts(), Live::new(Routes::default()));
-    for layer in API_MANAGEMENT {
+async fn the_gateway_knows_consumers_and_limits_and_authorizes() {
+    let stack = gateway(parts(), entry());
+    for layer in API_MANAGEMENT.into_iter().chain([AUTHORIZATION]) {
         assert!(type_name_of_val(&stack).contains(layer), "{layer} is missing");
     }
 }
 
 #[tokio::test]
-async fn the_ingress_contains_neither() {
-    let stack = ingress(parts(), Live::new(Routes::default()));
-    assert!(type_name_of_val(&stack).contains("towpath_routing::"));
+async fn the_ingress_authorizes_and_leaves_api_management_to_the_gateway() {
+    let stack = ingress(parts(), entry());
+    assert!(type_name_of_val(&stack).contains(AUTHORIZATION));
     for layer in API_MANAGEMENT {
         assert!(!type_name_of_val(&stack).contains(layer), "{layer} is the gateway's duty");
     }
+}
+
+#[tokio::test]
+async fn a_sidecar_authorizes_what_comes_in() {
+    assert!(type_name_of_val(&sidecar_inbound(parts(), entry())).contains(AUTHORIZATION));
+    let outbound = sidecar_outbound(parts(), Live::default());
+    assert!(!type_name_of_val(&outbound).contains(AUTHORIZATION), "that is the other side's duty");
 }
