@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as Task, Poll, Waker, ready};
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use http::header::CONNECTION;
 use http::{HeaderValue, Response, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
@@ -32,8 +32,10 @@ impl<S> Dispatch<S> {
     }
 
     fn prepare(&self, request: http::Request<Incoming>) -> Request {
-        let mut request =
-            request.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(body) });
+        let mut request = request.map(|body| match body {
+            body if body.is_end_stream() => Body::empty(),
+            body => Body::new(Upload::new(body, &self.pace)),
+        });
         request.extensions_mut().insert(Context::on(Arc::clone(&self.connection)));
         request
     }
@@ -150,6 +152,52 @@ fn bare<B: Default>(fault: &Fault) -> Response<B> {
 fn say_goodbye<B>(response: &mut Response<B>) {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+pin_project! {
+    /// The body of a request; the connection does not rest as long as this lives.
+    struct Upload {
+        #[pin]
+        body: Incoming,
+        pace: Arc<Pace>,
+    }
+
+    impl PinnedDrop for Upload {
+        fn drop(this: Pin<&mut Self>) {
+            this.pace.end_upload();
+        }
+    }
+}
+
+impl Upload {
+    fn new(body: Incoming, pace: &Arc<Pace>) -> Self {
+        pace.begin_upload();
+        Self { body, pace: Arc::clone(pace) }
+    }
+}
+
+impl http_body::Body for Upload {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Task<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        // hyper does not say so before the next request if the body ends later than the answer.
+        if self.body.is_end_stream() {
+            return Poll::Ready(None);
+        }
+        self.project().body.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

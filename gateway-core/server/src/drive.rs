@@ -20,6 +20,9 @@ use crate::{Drain, Limits};
 /// Time for an idle HTTP/1 connection to close.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// How long nothing has to be asked before a connection gives its buffers back. Clients that are at work ask sooner.
+const REST: Duration = Duration::from_millis(250);
+
 /// How a connection ended.
 #[derive(Debug)]
 pub(crate) enum End {
@@ -33,22 +36,19 @@ pub(crate) enum End {
 
 /// A connection that can be asked to end when its requests are answered.
 pub(crate) trait Graceful: Future<Output = hyper::Result<()>> {
+    /// Ends when nothing is in flight.
     fn finish(self: Pin<&mut Self>);
-}
 
-impl<I, S, B> Graceful for hyper::server::conn::http1::UpgradeableConnection<TokioIo<I>, S>
-where
-    Self: Future<Output = hyper::Result<()>>,
-    S: HttpService<Incoming, ResBody = B, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
-    B: http_body::Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
-    TokioIo<I>: hyper::rt::Read + hyper::rt::Write + Unpin,
-{
-    fn finish(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
+    /// Whether it holds more than waiting for the next request needs.
+    fn can_rest(&self) -> bool {
+        false
     }
+
+    /// Gives back what waiting does not need. Asked only while nothing is on its way in either direction.
+    fn rest(self: Pin<&mut Self>) {}
 }
 
-impl<I, S, B> Graceful for hyper::server::conn::http2::Connection<TokioIo<I>, S, TokioExecutor>
+impl<I, S, B> Graceful for Pin<Box<hyper::server::conn::http2::Connection<TokioIo<I>, S, TokioExecutor>>>
 where
     Self: Future<Output = hyper::Result<()>>,
     S: HttpService<Incoming, ResBody = B, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
@@ -57,7 +57,7 @@ where
     TokioExecutor: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
 {
     fn finish(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
+        self.get_mut().as_mut().graceful_shutdown();
     }
 }
 
@@ -123,6 +123,7 @@ impl<C: Graceful> Future for Drive<C> {
                     *this.finishing = true;
                     this.connection.finish();
                 }
+                Step::Rest => self.as_mut().project().connection.rest(),
                 Step::End(end) => {
                     if let End::Expired(Expiry::Head) = end {
                         let this = self.as_mut().project();
@@ -142,6 +143,8 @@ enum Step {
     Wait(Instant),
     /// Ask the connection to end when its requests are answered, and poll it again.
     Finish,
+    /// Give back what waiting does not need, and wait with the rest.
+    Rest,
     End(End),
 }
 
@@ -157,14 +160,29 @@ impl<C: Graceful> DriveProjection<'_, C> {
             None => None,
         };
         let due = expiry(self.facts(), self.limits);
-        let wake_at = [due.map(|(at, _)| at), drained_at, *self.close_by].into_iter().flatten().min();
+        let rest_at = self.rest_at();
+        let wake_at =
+            [due.map(|(at, _)| at), rest_at, drained_at, *self.close_by].into_iter().flatten().min();
         let alarm = self.alarm.deadline();
         if !self.alarm.is_elapsed() && wake_at.is_none_or(|at| at >= alarm) {
             return Step::Wait(alarm);
         }
+        let now = Instant::now();
+        if let Some(step) = self.overdue(due, now) {
+            return step;
+        }
+        if rest_at.is_some_and(|at| at <= now) {
+            return Step::Rest;
+        }
         // Requests of HTTP/2 end in other tasks, unseen here; none of those can become idle for long before this.
-        let wake_at = wake_at.unwrap_or_else(|| after(Instant::now(), self.limits.idle_timeout));
-        self.overdue(due, Instant::now()).unwrap_or(Step::Wait(wake_at))
+        Step::Wait(wake_at.unwrap_or_else(|| after(now, self.limits.idle_timeout)))
+    }
+
+    /// When the connection may rest, if all stays as quiet as it is.
+    fn rest_at(&self) -> Option<Instant> {
+        let may = !*self.finishing && self.close_by.is_none() && self.connection.can_rest();
+        let quiet = may.then(|| self.pace.quiet())??;
+        Some(after(quiet, REST))
     }
 
     fn overdue(&mut self, due: Option<(Instant, Expiry)>, now: Instant) -> Option<Step> {

@@ -77,6 +77,7 @@ mod certificates;
 mod dispatch;
 mod drain;
 mod drive;
+mod http1;
 mod limits;
 mod listen;
 mod pace;

@@ -4,8 +4,9 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context as Task, Poll};
+use std::task::{Context as Task, Poll, ready};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::DrainGuard;
@@ -13,16 +14,30 @@ use crate::pace::{Framing, Pace};
 
 const TIMED_OUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
-/// Notes every read and write in a [`Pace`].
+/// What a client that was quiet may send at once without a second read.
+const ARRIVAL: usize = 1024;
+
+/// Notes every read and write in a [`Pace`]. Bytes can be put back in front of it, to be read again.
 pub(crate) struct Paced<T> {
+    prefix: Bytes,
     inner: T,
     pace: Arc<Pace>,
     _guard: DrainGuard,
 }
 
 impl<T> Paced<T> {
-    pub(crate) fn new(inner: T, pace: Arc<Pace>, guard: DrainGuard) -> Self {
-        Self { inner, pace, _guard: guard }
+    /// `prefix` is read first, then what `inner` still has.
+    pub(crate) fn new(prefix: Bytes, inner: T, pace: Arc<Pace>, guard: DrainGuard) -> Self {
+        Self { prefix, inner, pace, _guard: guard }
+    }
+
+    /// Puts bytes that were the last ones read back in front.
+    pub(crate) fn put_back(&mut self, bytes: Bytes) {
+        self.prefix = match (bytes.is_empty(), self.prefix.is_empty()) {
+            (true, _) => return,
+            (false, true) => bytes,
+            (false, false) => [bytes, std::mem::take(&mut self.prefix)].concat().into(),
+        };
     }
 
     fn note<V>(&self, written: Poll<io::Result<V>>) -> Poll<io::Result<V>> {
@@ -47,13 +62,35 @@ impl<T: AsyncWrite + Unpin> Paced<T> {
     }
 }
 
+impl<T: AsyncRead + Unpin> Paced<T> {
+    /// Resolves when there is something to read, or the end, and leaves it to be read. It needs no buffer that lasts.
+    pub(crate) fn poll_arrival(&mut self, cx: &mut Task<'_>) -> Poll<io::Result<()>> {
+        if self.prefix.is_empty() {
+            let mut bytes = [0; ARRIVAL];
+            let mut bytes = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(&mut self.inner).poll_read(cx, &mut bytes))?;
+            self.prefix = Bytes::copy_from_slice(bytes.filled());
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_bytes(&mut self, cx: &mut Task<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.prefix.is_empty() {
+            return Pin::new(&mut self.inner).poll_read(cx, buf);
+        }
+        let bytes = self.prefix.split_to(self.prefix.len().min(buf.remaining()));
+        buf.put_slice(&bytes);
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Paced<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Task<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.pace.is_timed_out() {
             return Poll::Ready(Err(self.refuse(cx)));
         }
         let before = buf.filled().len();
-        let read = Pin::new(&mut self.inner).poll_read(cx, buf);
+        let read = self.poll_bytes(cx, buf);
         let bytes = buf.filled().len() - before;
         if bytes > 0 {
             self.pace.read(bytes);

@@ -20,10 +20,11 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::{Instant, timeout_at};
 use tower_service::Service;
-use towpath_gateway_core::{Accepted, BoxIo, Fault, Live, Prefixed, Request};
+use towpath_gateway_core::{Accepted, BoxIo, Fault, Live, Request};
 
 use crate::dispatch::Dispatch;
 use crate::drive::{Drive, End};
+use crate::http1::Http1;
 use crate::pace::{Framing, Pace, after};
 use crate::paced::Paced;
 use crate::sniff::{agreed, sniff};
@@ -50,7 +51,7 @@ pub struct Serve<S> {
 struct Settings {
     limits: Limits,
     drain: Live<Drain>,
-    http1: http1::Builder,
+    http1: Arc<http1::Builder>,
     http2: http2::Builder<TokioExecutor>,
 }
 
@@ -59,7 +60,7 @@ impl<S> Serve<S> {
     /// behind [`Live`], another one lets those that came before end while the service goes on.
     pub fn new(service: S, limits: Limits, drain: impl Into<Live<Drain>>) -> Self {
         let drain = drain.into();
-        let settings = Settings { limits, drain, http1: http1(&limits), http2: http2(&limits) };
+        let settings = Settings { limits, drain, http1: Arc::new(http1(&limits)), http2: http2(&limits) };
         Self { service, settings: Arc::new(settings) }
     }
 }
@@ -142,16 +143,17 @@ where
         },
     };
     let pace = Arc::new(Pace::new(framing, start, drain.clone()));
-    let io = TokioIo::new(Paced::new(Prefixed::new(prefix, io), Arc::clone(&pace), guard));
+    let io = Paced::new(prefix, io, Arc::clone(&pace), guard);
     let limits = settings.limits;
     let dispatch = Dispatch::new(service, Arc::new(connection), Arc::clone(&pace), limits);
     let end = match framing {
         Framing::H1 => {
-            let connection = settings.http1.serve_connection(io, dispatch).with_upgrades();
+            let connection = Http1::new(Arc::clone(&settings.http1), io, dispatch);
             pin!(Drive::new(connection, pace, limits, drain.clone())).await
         }
         Framing::H2 => {
-            let connection = settings.http2.serve_connection(io, dispatch);
+            // Boxed, so that HTTP/1 need not have room for it.
+            let connection = Box::pin(settings.http2.serve_connection(TokioIo::new(io), dispatch));
             pin!(Drive::new(connection, pace, limits, drain.clone())).await
         }
     };

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::future::poll_fn;
-use std::task::{Context as Task, Poll};
+use std::task::{Context as Task, Poll, Waker};
 
 use tower_service::Service;
 use towpath_gateway_core::Accepted;
@@ -35,13 +35,19 @@ impl ConnectionService {
         Self(Box::new(Boxed(service)))
     }
 
-    /// Serves one connection, on a clone: readiness, then the call.
-    pub(crate) fn serve(&self, accepted: Accepted) -> impl Future<Output = ()> + Send + 'static {
-        let mut service = self.clone();
-        async move {
-            let Ok(()) = poll_fn(|cx| service.poll_ready(cx)).await;
-            let Ok(()) = service.call(accepted).await;
+    /// Serves one connection: at once if the service is ready, else on the one that waits, with a fresh clone here.
+    pub(crate) fn serve(&mut self, accepted: Accepted) -> ConnectionFuture {
+        if self.poll_ready(&mut Task::from_waker(Waker::noop())).is_ready() {
+            return self.call(accepted);
         }
+        let fresh = self.clone();
+        let mut waiting = std::mem::replace(self, fresh);
+        Box::pin(async move {
+            let Ok(()) = poll_fn(|cx| waiting.poll_ready(cx)).await;
+            let served = waiting.call(accepted);
+            drop(waiting);
+            served.await
+        })
     }
 }
 

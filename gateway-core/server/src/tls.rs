@@ -83,9 +83,12 @@ where
         let layer = self.layer.clone();
         TerminateFuture(Box::pin(async move {
             let Accepted { io, mut connection } = accepted;
-            let Some(stream) = terminate(io, layer, connection.peer).await else { return Ok(()) };
+            // The handshake has a box of its own, and the inner service goes: neither is kept while the connection lives.
+            let Some(stream) = Box::pin(terminate(io, layer, connection.peer)).await else { return Ok(()) };
             connection.tls = facts(stream.get_ref().1);
-            inner.call(Accepted { io: Box::new(stream), connection }).await
+            let served = inner.call(Accepted { io: Box::new(stream), connection });
+            drop(inner);
+            served.await
         }))
     }
 }
