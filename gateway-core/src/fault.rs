@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 /// The closed list of reasons. A new one does not compile until its status, gRPC code, label, flag, blame and replay
-/// rule are given in [`Reason::facts`].
+/// rule are given in `Reason::facts`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// The request is not valid HTTP, or not valid for a proxy (RFC 9112, RFC 9113).

@@ -519,7 +519,8 @@ apiVersion: v1
 kind: Pod
 metadata: {name: other-0, namespace: edge, labels: {app: other}}
 ";
-    for (workload, in_force) in [(Some("edge/gateway-0"), true), (Some("edge/other-0"), false), (None, false)] {
+    for (workload, in_force) in [(Some("edge/gateway-0"), true), (Some("edge/other-0"), false), (None, false)]
+    {
         let workload = workload.map(|name| name.parse().unwrap());
         let snapshot = compiled(&[WORLD, &route("web", PAGES), policy], &Options { workload, ..gateway() });
         let Duty::Edge { authorization, .. } = &snapshot.listeners[0].duty else { panic!("no edge") };
