@@ -1,11 +1,12 @@
 //! One record per request, shared by every layer it passes.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use http::Extensions;
 
+use crate::attempt::Tries;
 use crate::{
     Attempt, Backend, Connection, Consumer, Endpoint, Fault, Policies, Reason, RouteName, TraceContext,
 };
@@ -29,7 +30,7 @@ struct Slots {
     backend: OnceLock<Arc<Backend>>,
     deadline: OnceLock<Instant>,
     fault: OnceLock<Fault>,
-    attempts: Mutex<Vec<Attempt>>,
+    tries: Tries,
 }
 
 /// What authorization decided, and by which policy.
@@ -116,7 +117,7 @@ impl Context {
             backend: OnceLock::new(),
             deadline: OnceLock::new(),
             fault: OnceLock::new(),
-            attempts: Mutex::new(Vec::new()),
+            tries: Tries::default(),
         }))
     }
 
@@ -184,29 +185,29 @@ impl Context {
 
     /// Begins a try at `endpoint`. Written by the balancer.
     pub fn begin_attempt(&self, endpoint: Arc<Endpoint>) -> Attempt {
-        let attempt = Attempt::new(endpoint);
-        self.tries().push(attempt.clone());
-        attempt
+        let place = self.0.tries.begin(Arc::clone(&endpoint));
+        Attempt::new(endpoint, self.clone(), place)
     }
 
     /// The newest try.
     pub fn attempt(&self) -> Option<Attempt> {
-        self.tries().last().cloned()
+        let (place, endpoint) = self.0.tries.endpoints().enumerate().last()?;
+        Some(Attempt::new(Arc::clone(endpoint), self.clone(), place))
     }
 
     /// Every try so far, oldest first.
     pub fn attempts(&self) -> Vec<Attempt> {
-        self.tries().clone()
+        let endpoints = self.0.tries.endpoints().enumerate();
+        endpoints.map(|(place, endpoint)| Attempt::new(Arc::clone(endpoint), self.clone(), place)).collect()
     }
 
     /// How many tries were begun.
     pub fn attempt_count(&self) -> usize {
-        self.tries().len()
+        self.0.tries.count()
     }
 
-    // Only the tasks of this one request ever meet at this lock.
-    fn tries(&self) -> std::sync::MutexGuard<'_, Vec<Attempt>> {
-        self.0.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn tries(&self) -> &Tries {
+        &self.0.tries
     }
 }
 

@@ -32,7 +32,7 @@ mod sync;
 mod trace;
 
 pub use attempt::{Attempt, Outcome};
-pub use body::{Body, BodyError};
+pub use body::{Body, BodyError, Watch};
 pub use connection::{Connection, TlsFacts, TlsVersion};
 pub use consumer::Consumer;
 pub use context::{Context, Decision, SlotTaken};

@@ -97,7 +97,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Self::Output> {
         let this = self.project();
         Poll::Ready(Ok(match ready!(this.answer.poll(cx)) {
-            Ok(response) => response.map(into_body),
+            Ok(response) => response.map(Body::new),
             Err(error) => {
                 let fault = error.into();
                 let response = respond(&fault, *this.grpc);
@@ -106,18 +106,6 @@ where
                 response
             }
         }))
-    }
-}
-
-fn into_body<R>(body: R) -> Body
-where
-    R: http_body::Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
-{
-    let mut slot = Some(body);
-    // Our own body passes through as it is: boxing it again would cost an allocation per response.
-    match (&mut slot as &mut dyn std::any::Any).downcast_mut::<Option<Body>>().and_then(Option::take) {
-        Some(same) => same,
-        None => slot.map_or_else(Body::empty, Body::new),
     }
 }
 

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context as Task, Poll};
 
+use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use crate::{Body, Fault};
@@ -80,6 +81,26 @@ trait CloneService {
 #[derive(Clone)]
 struct Seam<S>(S);
 
+pin_project! {
+    // By hand, for an `async` block would hold the service's future twice: as it was given and as it is awaited.
+    struct Answer<F> {
+        #[pin]
+        answer: F,
+    }
+}
+
+impl<F, E> Future for Answer<F>
+where
+    F: Future<Output = Result<Response, E>>,
+    E: Into<Fault>,
+{
+    type Output = Result<Response, Fault>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Self::Output> {
+        self.project().answer.poll(cx).map_err(Into::into)
+    }
+}
+
 impl<S> CloneService for Seam<S>
 where
     S: Service<Request, Response = Response, Error: Into<Fault>, Future: Send + 'static>,
@@ -94,7 +115,6 @@ where
     }
 
     fn call(&mut self, request: Request) -> BoxFuture {
-        let answer = self.0.call(request);
-        Box::pin(async move { answer.await.map_err(Into::into) })
+        Box::pin(Answer { answer: self.0.call(request) })
     }
 }
