@@ -4,12 +4,12 @@ use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context as Task, Poll, ready};
+use std::task::{Context as Task, Poll};
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use towpath_gateway_core::{Body, BodyError, Fault, Reason};
+use towpath_gateway_core::{Body, BodyError, Fault, Reason, Watch};
 
 use crate::open::{BytesIn, Open};
 
@@ -78,57 +78,23 @@ where
     (Body::new(CountedBody { body, read: read.clone() }), BytesIn::Counted(read))
 }
 
-pin_project! {
-    /// A response body that is followed to its end. The record is finished when the last frame has been taken, when
-    /// the body fails, or when it is dropped before either.
-    pub(crate) struct RecordBody<B> {
-        #[pin]
-        body: B,
-        open: Option<Open>,
-        left: Option<u64>,
-    }
-}
-
-impl<B: HttpBody<Error: Into<BoxError>>> RecordBody<B> {
-    pub(crate) fn new(body: B, open: Open) -> Self {
-        Self { left: body.size_hint().exact(), body, open: Some(open) }
-    }
-}
-
-impl<B: HttpBody<Error: Into<BoxError>>> HttpBody for RecordBody<B> {
-    type Data = B::Data;
-    type Error = BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Task<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, BodyError>>> {
-        let mut this = self.project();
-        let frame = ready!(this.body.as_mut().poll_frame(cx)).map(|frame| frame.map_err(BodyError::new));
-        let ended = match &frame {
+/// A response body is followed to its end. The record is finished when the last frame has been taken, when the body
+/// fails, or when it is dropped before either.
+impl Watch for Open {
+    fn see(&mut self, seen: Option<Result<&Frame<Bytes>, &BodyError>>, ended: bool) -> bool {
+        match seen {
             Some(Ok(frame)) => {
-                let length = frame.data_ref().map_or(0, Buf::remaining) as u64;
-                *this.left = this.left.map(|left| left.saturating_sub(length));
-                this.open.iter_mut().for_each(|open| open.sent(length));
+                let reached = self.sent(frame.data_ref().map_or(0, Bytes::len) as u64);
                 // Servers stop at the announced length and do not ask for the end: a reached length is the end.
-                let last = frame.is_trailers() || *this.left == Some(0) || this.body.is_end_stream();
-                last.then_some(Ok(()))
+                if !(frame.is_trailers() || reached || ended) {
+                    return false;
+                }
+                self.ended(Ok(()));
             }
-            Some(Err(error)) => Some(Err(blame(error))),
-            None => Some(Ok(())),
-        };
-        if let Some((ended, open)) = ended.and_then(|ended| Some((ended, this.open.take()?))) {
-            open.end(ended);
+            Some(Err(error)) => self.ended(Err(blame(error))),
+            None => self.ended(Ok(())),
         }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        true
     }
 }
 

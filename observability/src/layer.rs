@@ -19,7 +19,7 @@ use tower_service::Service;
 use towpath_gateway_core::{Body, Context, Fault, Reason};
 
 use crate::Recorder;
-use crate::body::{RecordBody, count};
+use crate::body::count;
 use crate::open::Open;
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -85,7 +85,8 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let context = Context::of(request.extensions_mut());
-        let mut open = Open::new(self.recorder.clone(), context, &request);
+        // Boxed at once: from here it goes through the futures of all outer layers, and then with the body.
+        let mut open = Box::new(Open::new(self.recorder.clone(), context, &request));
         let request = request.map(|body| {
             let (body, bytes) = count(body);
             open.set_bytes_in(bytes);
@@ -100,7 +101,7 @@ pin_project! {
     pub struct RecordFuture<F> {
         #[pin]
         answer: F,
-        open: Option<Open>,
+        open: Option<Box<Open>>,
     }
 }
 
@@ -118,9 +119,9 @@ where
             (Ok(response), Some(open)) => Ok(follow(response, open)),
             (Ok(response), None) => Ok(response.map(Body::new)),
             (Err(error), open) => {
-                if let Some(open) = open {
+                if let Some(mut open) = open {
                     let detail = "an error passed the record: there is no rescue inside";
-                    open.end(Err(Fault::new(Reason::Internal).with_detail(detail)));
+                    open.ended(Err(Fault::new(Reason::Internal).with_detail(detail)));
                 }
                 Err(error)
             }
@@ -128,19 +129,17 @@ where
     }
 }
 
-fn follow<R>(response: Response<R>, mut open: Open) -> Response<Body>
+fn follow<R>(response: Response<R>, mut open: Box<Open>) -> Response<Body>
 where
     R: HttpBody<Error: Into<BoxError>> + Send + 'static,
 {
-    if open.answered(response.status()) {
-        open.end(Ok(()));
-        return response.map(Body::new);
-    }
+    let over = open.answered(response.status());
     response.map(|body| {
-        if body.is_end_stream() {
-            open.end(Ok(()));
-            return Body::empty();
+        if over || body.is_end_stream() {
+            open.ended(Ok(()));
+            return if over { Body::new(body) } else { Body::empty() };
         }
-        Body::new(RecordBody::new(body, open))
+        open.announce(body.size_hint().exact());
+        Body::new(body).watched(open)
     })
 }

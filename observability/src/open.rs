@@ -16,16 +16,24 @@ use crate::record::{End, Head};
 pub(crate) struct Open {
     recorder: Recorder,
     context: Context,
-    time: SystemTime,
     method: Method,
-    uri: Uri,
-    host: Option<HeaderValue>,
-    version: Version,
+    /// What only the access log shows; not kept where there is none.
+    arrival: Option<Arrival>,
     bytes_in: BytesIn,
     status: Option<StatusCode>,
     bytes_out: u64,
+    /// What is left of the announced length of the response body.
+    left: Option<u64>,
     /// How the response stream ended; if it has not, whoever drops the record now cuts it off.
     ended: Option<Result<(), Fault>>,
+}
+
+/// The head of a request as it came in.
+struct Arrival {
+    time: SystemTime,
+    uri: Uri,
+    host: Option<HeaderValue>,
+    version: Version,
 }
 
 /// Bytes of the request body.
@@ -39,16 +47,14 @@ pub(crate) enum BytesIn {
 impl Open {
     pub(crate) fn new<B>(recorder: Recorder, context: Context, request: &Request<B>) -> Self {
         Self {
+            arrival: recorder.logs().then(|| Arrival::of(request)),
             recorder,
             context,
-            time: SystemTime::now(),
             method: request.method().clone(),
-            uri: request.uri().clone(),
-            host: request.headers().get(header::HOST).cloned(),
-            version: request.version(),
             bytes_in: BytesIn::Known(0),
             status: None,
             bytes_out: 0,
+            left: None,
             ended: None,
         }
     }
@@ -69,12 +75,20 @@ impl Open {
         tunnel || bodiless || self.method == Method::HEAD
     }
 
-    pub(crate) fn sent(&mut self, bytes: u64) {
+    /// How many bytes the response body is to have, if that is known.
+    pub(crate) fn announce(&mut self, length: Option<u64>) {
+        self.left = length;
+    }
+
+    /// Returns whether the announced length is reached.
+    pub(crate) fn sent(&mut self, bytes: u64) -> bool {
         self.bytes_out += bytes;
+        self.left = self.left.map(|left| left.saturating_sub(bytes));
+        self.left == Some(0)
     }
 
     /// The response came to its proper end, or broke off, or there never was one.
-    pub(crate) fn end(mut self, ended: Result<(), Fault>) {
+    pub(crate) fn ended(&mut self, ended: Result<(), Fault>) {
         self.ended = Some(ended);
     }
 
@@ -101,11 +115,23 @@ impl Open {
             complete: matches!(self.ended, Some(Ok(()))),
         }
     }
+}
 
-    fn head(&self) -> Head<'_> {
+impl Arrival {
+    fn of<B>(request: &Request<B>) -> Self {
+        Self {
+            time: SystemTime::now(),
+            uri: request.uri().clone(),
+            host: request.headers().get(header::HOST).cloned(),
+            version: request.version(),
+        }
+    }
+
+    fn head<'a>(&'a self, method: &'a Method) -> Head<'a> {
         let header = || self.host.as_ref().map(|host| String::from_utf8_lossy(host.as_bytes()));
         Head {
-            method: self.method.as_str(),
+            time: self.time,
+            method: method.as_str(),
             // RFC 9112 section 3.2.2: the target's own authority comes before the header.
             host: self.uri.authority().map(|authority| Cow::Borrowed(authority.as_str())).or_else(header),
             path: self.uri.path(),
@@ -119,6 +145,7 @@ impl Drop for Open {
         let cut = self.stream_fault();
         // What a layer blamed comes before what became of the stream afterwards.
         let fault = self.context.fault().or(cut.as_ref());
-        self.recorder.finish(self.time, self.head(), self.figures(), &self.context, fault);
+        let head = self.arrival.as_ref().map(|arrival| arrival.head(&self.method));
+        self.recorder.finish(head, self.figures(), &self.context, fault);
     }
 }

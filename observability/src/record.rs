@@ -156,6 +156,7 @@ pub struct AttemptRecord<'a> {
 
 /// What the record takes from the request's head.
 pub(crate) struct Head<'a> {
+    pub(crate) time: SystemTime,
     pub(crate) method: &'a str,
     pub(crate) host: Option<Cow<'a, str>>,
     pub(crate) path: &'a str,
@@ -176,7 +177,6 @@ impl<'a> Record<'a> {
     /// The record of a request. `fault` is why it ended early; `attempts` are those of `context`.
     pub(crate) fn new(
         origin: &'a Origin,
-        time: SystemTime,
         head: Head<'a>,
         end: End,
         context: &'a Context,
@@ -187,7 +187,7 @@ impl<'a> Record<'a> {
         let reason = fault.map(Fault::reason);
         let decided = || context.decision().and_then(|decision| decision.policy.as_deref());
         Self {
-            time,
+            time: head.time,
             role: &origin.facts.role,
             workload: &origin.facts.workload,
             cluster: &origin.facts.cluster,

@@ -1,7 +1,6 @@
 //! Where finished records go.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use towpath_gateway_core::{Context, Fault};
 
@@ -66,19 +65,18 @@ impl Recorder {
         Self(Arc::new(Parts { origin, metrics: metrics.clone(), log: log.clone() }))
     }
 
-    pub(crate) fn finish(
-        &self,
-        time: SystemTime,
-        head: Head<'_>,
-        end: End,
-        context: &Context,
-        fault: Option<&Fault>,
-    ) {
+    /// Whether records are written somewhere, beyond being counted.
+    pub(crate) fn logs(&self) -> bool {
+        self.0.log.is_on()
+    }
+
+    /// Counts a request; with its head, writes it to the access log too.
+    pub(crate) fn finish(&self, head: Option<Head<'_>>, end: End, context: &Context, fault: Option<&Fault>) {
         let Parts { origin, metrics, log } = &*self.0;
         metrics.observe(origin, context.route(), fault, end);
-        if log.is_on() {
+        if let Some(head) = head {
             let attempts = context.attempts();
-            log.write(&Record::new(origin, time, head, end, context, fault, &attempts));
+            log.write(&Record::new(origin, head, end, context, fault, &attempts));
         }
     }
 }

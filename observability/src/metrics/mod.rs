@@ -1,6 +1,7 @@
 //! Counters and histograms that workers fill without meeting each other.
 
 mod collect;
+mod recent;
 mod series;
 mod shard;
 

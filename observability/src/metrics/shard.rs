@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use towpath_gateway_core::{Fault, RouteName};
 
+use super::recent::{Names, Recent};
 use super::series::{RefusalKey, RequestKey, Requests};
 use crate::AccessLog;
 use crate::record::End;
@@ -21,7 +22,7 @@ pub struct MetricsShard(Arc<Parts>);
 struct Parts {
     shared: Arc<Shared>,
     // Only the shard's worker takes these locks; a scrape reads the lists in `shared`.
-    requests: Mutex<HashMap<RequestKey, Arc<Requests>>>,
+    requests: Mutex<(Recent, HashMap<RequestKey, Arc<Requests>>)>,
     refusals: Mutex<HashMap<RefusalKey, Arc<AtomicU64>>>,
 }
 
@@ -88,19 +89,16 @@ impl MetricsShard {
         end: End,
     ) {
         let reason = fault.map(|fault| fault.reason().label());
-        let key = RequestKey {
-            role: origin.facts.role.clone(),
-            listener: origin.listener.clone(),
-            route: route.map(|name| name.route.clone()),
-            code: end.status.unwrap_or(0),
-            reason,
-        };
-        with(&self.0.requests, key, &self.0.shared.requests, |requests| requests.observe(end.duration));
+        let names =
+            Names { origin, route: route.map(|name| &name.route), code: end.status.unwrap_or(0), reason };
+        let mut requests = lock(&self.0.requests);
+        let (recent, all) = &mut *requests;
+        recent.find(&names, |key| series(all, key, &self.0.shared.requests)).observe(end.duration);
+        drop(requests);
         if let (Some(reason), Some(policy)) = (reason, fault.and_then(Fault::policy)) {
             let key = RefusalKey { policy: policy.clone(), reason };
-            with(&self.0.refusals, key, &self.0.shared.refusals, |count| {
-                count.fetch_add(1, Ordering::Relaxed);
-            });
+            let mut refusals = lock(&self.0.refusals);
+            series(&mut refusals, &key, &self.0.shared.refusals).fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -111,20 +109,18 @@ impl fmt::Debug for MetricsShard {
     }
 }
 
-/// Hands the series of `key` to `count`; it is opened if it is new.
-fn with<K: Clone + Eq + Hash, V: Default>(
-    own: &Mutex<HashMap<K, Arc<V>>>,
-    key: K,
+/// The series of `key`; it is opened if it is new.
+fn series<K: Clone + Eq + Hash, V: Default>(
+    own: &mut HashMap<K, Arc<V>>,
+    key: &K,
     shared: &List<K, V>,
-    count: impl FnOnce(&V),
-) {
-    let mut own = lock(own);
-    if let Some(series) = own.get(&key) {
-        return count(series);
+) -> Arc<V> {
+    if let Some(series) = own.get(key) {
+        return series.clone();
     }
-    let series = shared.open(&key);
-    count(&series);
-    own.insert(key, series);
+    let series = shared.open(key);
+    own.insert(key.clone(), series.clone());
+    series
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

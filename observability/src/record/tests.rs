@@ -16,9 +16,14 @@ fn origin() -> Origin {
 
 fn shown(context: &Context, fault: Option<&Fault>, end: End) -> Value {
     let (origin, attempts) = (origin(), context.attempts());
-    let head =
-        Head { method: "GET", host: Some("shop.example".into()), path: "/a", version: Version::HTTP_2 };
-    let record = Record::new(&origin, SystemTime::UNIX_EPOCH, head, end, context, fault, &attempts);
+    let head = Head {
+        time: SystemTime::UNIX_EPOCH,
+        method: "GET",
+        host: Some("shop.example".into()),
+        path: "/a",
+        version: Version::HTTP_2,
+    };
+    let record = Record::new(&origin, head, end, context, fault, &attempts);
     serde_json::to_value(&record).unwrap()
 }
 
@@ -30,8 +35,9 @@ fn end() -> End {
 /// A record with hardly anything in it, for tests of the sink.
 pub(crate) fn sample(take: impl FnOnce(&Record<'_>)) {
     let (origin, context) = (origin(), Context::new());
-    let head = Head { method: "GET", host: None, path: "/", version: Version::HTTP_11 };
-    take(&Record::new(&origin, SystemTime::now(), head, end(), &context, None, &[]));
+    let head =
+        Head { time: SystemTime::now(), method: "GET", host: None, path: "/", version: Version::HTTP_11 };
+    take(&Record::new(&origin, head, end(), &context, None, &[]));
 }
 
 #[test]

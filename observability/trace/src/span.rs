@@ -84,8 +84,8 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         match mark(&mut request, &self.ids) {
-            Ok(()) => SpanFuture { answer: Some(self.inner.call(request)), refusal: None },
-            Err(taken) => SpanFuture { answer: None, refusal: Some(taken.into()) },
+            Ok(()) => SpanFuture { state: State::Passed { answer: self.inner.call(request) } },
+            Err(taken) => SpanFuture { state: State::Refused { fault: Some(taken.into()) } },
         }
     }
 }
@@ -93,10 +93,16 @@ where
 pin_project! {
     /// The answer of [`Span`].
     pub struct SpanFuture<F> {
-        // Either one is there, never both.
         #[pin]
-        answer: Option<F>,
-        refusal: Option<Fault>,
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<F> {
+        Passed { #[pin] answer: F },
+        Refused { fault: Option<Fault> },
     }
 }
 
@@ -108,11 +114,12 @@ where
     type Output = Result<R, Fault>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        match (this.answer.as_pin_mut(), this.refusal.take()) {
-            (Some(answer), _) => answer.poll(cx).map_err(Into::into),
-            (None, Some(fault)) => Poll::Ready(Err(fault)),
-            (None, None) => Poll::Pending,
+        match self.project().state.project() {
+            StateProjection::Passed { answer } => answer.poll(cx).map_err(Into::into),
+            // Once it has ended it stays pending, as a future may.
+            StateProjection::Refused { fault } => {
+                fault.take().map_or(Poll::Pending, |fault| Poll::Ready(Err(fault)))
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 use towpath_gateway_core::{Context, TraceContext};
 
-use crate::{TRACEPARENT, TRACESTATE, Traceparent, random, span_id, trace_id};
+use crate::{InvalidTraceparent, TRACEPARENT, TRACESTATE, Traceparent, random, span_id, trace_id};
 
 /// Applies [`Trace`].
 ///
@@ -31,13 +31,14 @@ use crate::{TRACEPARENT, TRACESTATE, Traceparent, random, span_id, trace_id};
 #[derive(Debug, Clone)]
 pub struct TraceLayer<I = fn() -> u64> {
     trust_incoming: bool,
+    header: bool,
     ids: I,
 }
 
 impl TraceLayer {
     /// Believes callers; ids come from [`random`].
     pub fn new() -> Self {
-        Self { trust_incoming: true, ids: random }
+        Self { trust_incoming: true, header: true, ids: random }
     }
 }
 
@@ -56,9 +57,17 @@ impl<I> TraceLayer<I> {
         self
     }
 
+    /// Whether `traceparent` is written here (the default). Where every request that goes on meets a
+    /// [`SpanLayer`](crate::SpanLayer), which writes it anew for each try, that would be work for nothing.
+    #[must_use]
+    pub fn header(mut self, write: bool) -> Self {
+        self.header = write;
+        self
+    }
+
     /// Draws ids from `source`, for instance a seeded one in a simulation.
     pub fn ids<J: Fn() -> u64>(self, source: J) -> TraceLayer<J> {
-        TraceLayer { trust_incoming: self.trust_incoming, ids: source }
+        TraceLayer { trust_incoming: self.trust_incoming, header: self.header, ids: source }
     }
 }
 
@@ -104,16 +113,48 @@ where
 impl<I: Fn() -> u64> TraceLayer<I> {
     /// Where the request stands, with its headers brought in line.
     fn enter(&self, headers: &mut HeaderMap) -> TraceContext {
-        let incoming = if self.trust_incoming { Traceparent::find(headers) } else { None };
+        let incoming = Incoming::of(headers);
         let span = span_id(&self.ids);
-        let trace = if let Some(Ok(caller)) = incoming {
-            caller.continued(span)
-        } else {
-            headers.remove(TRACESTATE);
-            TraceContext { trace_id: trace_id(&self.ids), span_id: span, parent: None, sampled: true }
+        let trace = match incoming.caller {
+            Some(Ok(caller)) if self.trust_incoming => caller.continued(span),
+            caller => {
+                if incoming.state {
+                    headers.remove(TRACESTATE);
+                }
+                if caller.is_some() && !self.header {
+                    headers.remove(TRACEPARENT);
+                }
+                TraceContext { trace_id: trace_id(&self.ids), span_id: span, parent: None, sampled: true }
+            }
         };
-        headers.insert(TRACEPARENT, Traceparent::from(trace).to_header());
+        if self.header {
+            headers.insert(TRACEPARENT, Traceparent::from(trace).to_header());
+        }
         trace
+    }
+}
+
+/// What the caller says of the trace.
+#[derive(Default)]
+struct Incoming {
+    caller: Option<Result<Traceparent, InvalidTraceparent>>,
+    /// Whether there is a `tracestate`.
+    state: bool,
+}
+
+impl Incoming {
+    /// One walk over the lines, for mostly neither header is there.
+    fn of(headers: &HeaderMap) -> Self {
+        let mut found = Self::default();
+        for (name, value) in headers {
+            if *name == TRACEPARENT {
+                let repeated = found.caller.is_some().then_some(Err(InvalidTraceparent::Repeated));
+                found.caller = repeated.or_else(|| Some(Traceparent::parse(value.as_bytes())));
+            } else {
+                found.state |= *name == TRACESTATE;
+            }
+        }
+        found
     }
 }
 
@@ -180,6 +221,18 @@ mod tests {
         assert_eq!(trace.parent, None);
         assert_ne!(trace.trace_id.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
         assert!(headers.get("tracestate").is_none());
+    }
+
+    #[tokio::test]
+    async fn a_stack_with_spans_may_leave_the_header_to_them() {
+        let layer = || TraceLayer::new().header(false);
+        let (headers, context) = pass(layer(), &[]).await;
+        assert!(headers.get("traceparent").is_none() && context.trace().is_some());
+        let (_, context) = pass(layer(), &[("traceparent", CALLER)]).await;
+        assert!(context.trace().unwrap().parent.is_some());
+        let sent = [("traceparent", CALLER), ("tracestate", "a=1")];
+        let (headers, _) = pass(layer().trust_incoming(false), &sent).await;
+        assert!(headers.is_empty(), "what is not believed does not go on");
     }
 
     #[tokio::test]
