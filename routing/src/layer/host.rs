@@ -25,8 +25,9 @@ pub(super) fn lower(name: &str) -> Cow<'_, str> {
 
 // A colon inside brackets belongs to an address.
 fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if !port.contains(']') => name,
+    let colon = host.bytes().rposition(|byte| byte == b':');
+    match colon.and_then(|at| host.split_at_checked(at)) {
+        Some((name, port)) if !port.as_bytes().contains(&b']') => name,
         _ => host,
     }
 }

@@ -18,7 +18,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 use towpath_gateway_core::{Context, Fault, Reason};
 
-use crate::normalize::{PathNormalization, cookie, edge, hop, host};
+use crate::normalize::{Found, PathNormalization, cookie, edge, hop, host};
 use crate::uri;
 
 /// Applies [`Normalize`].
@@ -100,8 +100,9 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let websocket = hop::is_websocket(&request);
-        let state = match self.settings.normalize(&mut request, websocket) {
+        let found = Found::among(request.headers());
+        let websocket = hop::is_websocket(&request, found.hop);
+        let state = match self.settings.normalize(&mut request, found, websocket) {
             Ok(()) => State::Passed { answer: self.inner.call(request) },
             Err(fault) => State::Refused { fault: Some(fault) },
         };
@@ -110,18 +111,15 @@ where
 }
 
 impl NormalizeLayer {
-    fn normalize<B>(self, request: &mut Request<B>, websocket: bool) -> Result<(), Fault> {
-        host::settle(request)?;
+    fn normalize<B>(self, request: &mut Request<B>, found: Found, websocket: bool) -> Result<(), Fault> {
+        host::settle(request, found.hosts)?;
         self.normalize_path(request)?;
-        hop::strip_request(request.headers_mut(), websocket)?;
-        cookie::join(request.headers_mut());
+        hop::strip_request(request.headers_mut(), found.hop, websocket)?;
+        if found.cookies > 1 {
+            cookie::join(request.headers_mut());
+        }
         if self.edge {
-            edge::refuse_underscores(request.headers())?;
-            edge::drop_internal(request.headers_mut());
-            let context = Context::of(request.extensions_mut());
-            if let Some(connection) = context.connection() {
-                edge::set_forwarded(request.headers_mut(), connection);
-            }
+            secure_edge(request, found.edge)?;
         }
         Ok(())
     }
@@ -133,6 +131,20 @@ impl NormalizeLayer {
             Cow::Owned(path) => uri::change(request.uri_mut(), Some(&path), None),
         }
     }
+}
+
+fn secure_edge<B>(request: &mut Request<B>, found: edge::EdgeHeaders) -> Result<(), Fault> {
+    if found.underscores {
+        edge::refuse_underscores(request.headers())?;
+    }
+    if found.internal {
+        edge::drop_internal(request.headers_mut());
+    }
+    let context = Context::of(request.extensions_mut());
+    if let Some(connection) = context.connection() {
+        edge::set_forwarded(request.headers_mut(), connection, found.forwarded);
+    }
+    Ok(())
 }
 
 pin_project! {

@@ -1,12 +1,35 @@
 //! Headers that only this side may write, where clients are not trusted.
 
-use std::io::Write;
+use std::fmt::{self, Write};
+use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use towpath_gateway_core::{Connection, Fault, Reason};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Which headers a request holds that concern the edge.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct EdgeHeaders {
+    /// A name with an underscore.
+    pub(crate) underscores: bool,
+    /// What a client has no business to send.
+    pub(crate) internal: bool,
+    /// `X-Forwarded-For`.
+    pub(crate) forwarded: bool,
+}
+
+impl EdgeHeaders {
+    /// Takes note of one header.
+    pub(crate) fn note(&mut self, name: &str) {
+        self.underscores |= name.as_bytes().contains(&b'_');
+        if name.starts_with("x-") {
+            self.internal |= is_internal(name);
+            self.forwarded |= name == FORWARDED_FOR.as_str();
+        }
+    }
+}
 
 /// Refuses names with an underscore: many backends read `X_Forwarded_For` and `X-Forwarded-For` as one (RFC 3875
 /// section 4.1.18), so a client could write what is dropped below.
@@ -19,15 +42,14 @@ pub(crate) fn refuse_underscores(headers: &HeaderMap) -> Result<(), Fault> {
 
 /// Drops what a client has no business to send: the certificate header, and control headers of proxies.
 pub(crate) fn drop_internal(headers: &mut HeaderMap) {
-    // Collects nothing, and so allocates nothing, where there is none: the common case.
-    let internal: Vec<HeaderName> = headers.keys().filter(|name| is_internal(name)).cloned().collect();
+    let internal: Vec<HeaderName> =
+        headers.keys().filter(|name| is_internal(name.as_str())).cloned().collect();
     for name in internal {
         headers.remove(name);
     }
 }
 
-fn is_internal(name: &HeaderName) -> bool {
-    let name = name.as_str();
+fn is_internal(name: &str) -> bool {
     name.starts_with("x-")
         && (name == "x-forwarded-client-cert"
             || name.starts_with("x-envoy-")
@@ -35,23 +57,88 @@ fn is_internal(name: &HeaderName) -> bool {
 }
 
 /// Appends the peer to `X-Forwarded-For`, in one line, and sets `X-Forwarded-Proto` to what the peer speaks.
-pub(crate) fn set_forwarded(headers: &mut HeaderMap, connection: &Connection) {
-    let mut line = Vec::with_capacity(45); // the longest IPv6 text
-    for earlier in headers.get_all(FORWARDED_FOR) {
-        line.extend_from_slice(earlier.as_bytes());
-        line.extend_from_slice(b", ");
-    }
-    // Writing to memory does not fail.
-    let _ = write!(line, "{}", connection.peer.ip().to_canonical());
-    if let Ok(value) = HeaderValue::try_from(line) {
+/// `earlier` says whether there is an `X-Forwarded-For` already.
+pub(crate) fn set_forwarded(headers: &mut HeaderMap, connection: &Connection, earlier: bool) {
+    let peer = Text::of(connection.peer.ip().to_canonical());
+    let value = if earlier {
+        HeaderValue::try_from(appended(headers, peer.as_bytes()))
+    } else {
+        HeaderValue::try_from(peer.as_bytes())
+    };
+    if let Ok(value) = value {
         headers.insert(FORWARDED_FOR, value);
     }
     let scheme = if connection.tls.is_some() { "https" } else { "http" };
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
 }
 
+fn appended(headers: &HeaderMap, peer: &[u8]) -> Vec<u8> {
+    let lines = headers.get_all(FORWARDED_FOR);
+    let length: usize = lines.iter().map(|line| line.len() + 2).sum();
+    let mut joined = Vec::with_capacity(length + peer.len());
+    for line in lines {
+        joined.extend_from_slice(line.as_bytes());
+        joined.extend_from_slice(b", ");
+    }
+    joined.extend_from_slice(peer);
+    joined
+}
+
+/// The text of an address, on the stack.
+struct Text {
+    bytes: [u8; 45], // the longest IPv6 text
+    length: usize,
+}
+
+impl Text {
+    fn of(address: IpAddr) -> Self {
+        let mut text = Self { bytes: [0; 45], length: 0 };
+        match address {
+            // By hand: the formatting machinery costs more than all else that is done to the headers.
+            IpAddr::V4(address) => text.push_octets(address.octets()),
+            // Writing to memory that is long enough does not fail.
+            IpAddr::V6(address) => _ = write!(text, "{address}"),
+        }
+        text
+    }
+
+    fn push_octets(&mut self, octets: [u8; 4]) {
+        for octet in octets {
+            if self.length > 0 {
+                self.push(b'.');
+            }
+            if octet >= 100 {
+                self.push(b'0' + octet / 100);
+            }
+            if octet >= 10 {
+                self.push(b'0' + octet / 10 % 10);
+            }
+            self.push(b'0' + octet % 10);
+        }
+    }
+
+    fn push(&mut self, byte: u8) {
+        if let Some(place) = self.bytes.get_mut(self.length) {
+            *place = byte;
+            self.length += 1;
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+}
+
+impl fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.bytes().for_each(|byte| self.push(byte));
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use towpath_gateway_core::{TlsFacts, TlsVersion};
 
     use super::*;
@@ -75,22 +162,44 @@ mod tests {
     fn the_peer_is_appended_and_the_scheme_overwritten() {
         let mut connection =
             Connection::plaintext("[::ffff:127.0.0.9]:5".parse().unwrap(), "127.0.0.1:80".parse().unwrap());
+        let (peer, http): (HeaderValue, HeaderValue) =
+            ("127.0.0.9".parse().unwrap(), "http".parse().unwrap());
         let mut headers = HeaderMap::new();
         headers.append(FORWARDED_PROTO, HeaderValue::from_static("https"));
-        set_forwarded(&mut headers, &connection);
-        assert_eq!(
-            (&headers[FORWARDED_FOR], &headers[FORWARDED_PROTO]),
-            (&"127.0.0.9".parse().unwrap(), &"http".parse().unwrap())
-        );
+        set_forwarded(&mut headers, &connection, false);
+        assert_eq!((&headers[FORWARDED_FOR], &headers[FORWARDED_PROTO]), (&peer, &http));
         headers.append(FORWARDED_FOR, HeaderValue::from_static("10.0.0.1"));
         connection.tls =
             Some(TlsFacts { version: TlsVersion::Tls13, server_name: None, alpn: None, identity: None });
-        set_forwarded(&mut headers, &connection);
+        set_forwarded(&mut headers, &connection, true);
         assert_eq!(headers[FORWARDED_FOR], "127.0.0.9, 10.0.0.1, 127.0.0.9");
         assert_eq!(
             (headers.get_all(FORWARDED_FOR).iter().count(), &headers[FORWARDED_PROTO]),
             (1, &"https".parse().unwrap())
         );
+    }
+
+    proptest! {
+        #[test]
+        fn addresses_are_written_as_the_library_writes_them(v4: [u8; 4], v6: [u16; 8]) {
+            for address in [IpAddr::from(v4), IpAddr::from(v6)] {
+                let (ours, theirs) = (Text::of(address), address.to_string());
+                prop_assert_eq!(ours.as_bytes(), theirs.as_bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn a_walk_notes_what_it_meets() {
+        let noted = |name: &str| {
+            let mut found = EdgeHeaders::default();
+            found.note(name);
+            (found.underscores, found.internal, found.forwarded)
+        };
+        assert_eq!(noted("x-request-id"), (false, false, false));
+        assert_eq!(noted("a-long-name-that-holds-an_underscore"), (true, false, false));
+        assert_eq!(noted("x-envoy-retry-on"), (false, true, false));
+        assert_eq!(noted("x-forwarded-for"), (false, false, true));
     }
 
     #[test]

@@ -8,10 +8,41 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
+/// Which of these headers a message holds, so that those that are not there need not be looked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct HopHeaders {
+    connection: bool,
+    te: bool,
+    /// Any of the others; `Upgrade` too.
+    others: bool,
+}
+
+impl HopHeaders {
+    /// Those of a message.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let mut found = Self::default();
+        headers.keys().for_each(|name| found.note(name.as_str()));
+        found
+    }
+
+    /// Takes note of one header.
+    pub(crate) fn note(&mut self, name: &str) {
+        match name {
+            "connection" => self.connection = true,
+            "te" => self.te = true,
+            "upgrade" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "http2-settings" => {
+                self.others = true;
+            }
+            _ => {}
+        }
+    }
+}
+
 /// Whether a request asks for a WebSocket (RFC 6455 section 4.1), the only upgrade that is passed on.
-pub(crate) fn is_websocket<B>(request: &Request<B>) -> bool {
+pub(crate) fn is_websocket<B>(request: &Request<B>, found: HopHeaders) -> bool {
     let headers = request.headers();
-    request.method() == Method::GET
+    (found.connection && found.others)
+        && request.method() == Method::GET
         && request.version() == Version::HTTP_11
         && tokens(headers).any(|token| token.eq_ignore_ascii_case("upgrade"))
         && headers.get_all(UPGRADE).iter().count() == 1
@@ -20,13 +51,17 @@ pub(crate) fn is_websocket<B>(request: &Request<B>) -> bool {
 
 /// Removes them from a request. `TE: trailers` stays, which gRPC needs, and so do `Connection` and `Upgrade` of a
 /// WebSocket, alone. A `Connection` that names `Host` or `Content-Length` would take the message apart: refused.
-pub(crate) fn strip_request(headers: &mut HeaderMap, websocket: bool) -> Result<(), Fault> {
-    if tokens(headers).any(is_vital) {
+pub(crate) fn strip_request(
+    headers: &mut HeaderMap,
+    found: HopHeaders,
+    websocket: bool,
+) -> Result<(), Fault> {
+    if found.connection && tokens(headers).any(is_vital) {
         let detail = "`Connection` names a header that is not for one hop";
         return Err(Fault::new(Reason::BadRequest).with_detail(detail));
     }
-    let trailers = headers.get_all(TE).iter().any(wants_trailers);
-    strip(headers);
+    let trailers = found.te && headers.get_all(TE).iter().any(wants_trailers);
+    strip(headers, found);
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -38,7 +73,7 @@ pub(crate) fn strip_request(headers: &mut HeaderMap, websocket: bool) -> Result<
 
 /// Removes them from a response. `switching` is the answer to a WebSocket request that was accepted.
 pub(crate) fn strip_response(headers: &mut HeaderMap, switching: bool) {
-    strip(headers);
+    strip(headers, HopHeaders::of(headers));
     if switching {
         keep_upgrade(headers);
     }
@@ -49,8 +84,8 @@ fn keep_upgrade(headers: &mut HeaderMap) {
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
 }
 
-fn strip(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
+fn strip(headers: &mut HeaderMap, found: HopHeaders) {
+    if found.connection {
         let named: Vec<HeaderName> = tokens(headers)
             .filter(|token| !is_vital(token) && !is_usual(token))
             .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
@@ -60,8 +95,10 @@ fn strip(headers: &mut HeaderMap) {
         }
         headers.remove(CONNECTION);
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE, HTTP2_SETTINGS] {
-        headers.remove(name);
+    if found.te || found.others {
+        for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE, HTTP2_SETTINGS] {
+            headers.remove(name);
+        }
     }
 }
 
@@ -93,6 +130,24 @@ mod tests {
         lines.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
     }
 
+    fn stripped(headers: &mut HeaderMap, websocket: bool) -> Result<(), Fault> {
+        let found = HopHeaders::of(headers);
+        strip_request(headers, found, websocket)
+    }
+
+    #[test]
+    fn each_of_them_goes_when_it_comes_alone() {
+        for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE, HTTP2_SETTINGS, CONNECTION]
+        {
+            let mut given = headers(&[("x-end", "1")]);
+            given.insert(&name, HeaderValue::from_static("x"));
+            let mut answer = given.clone();
+            stripped(&mut given, false).unwrap();
+            strip_response(&mut answer, false);
+            assert_eq!((&given, &answer), (&headers(&[("x-end", "1")]), &given), "{name}");
+        }
+    }
+
     #[test]
     fn what_concerns_one_hop_goes() {
         let mut given = headers(&[
@@ -110,7 +165,7 @@ mod tests {
             ("trailer", "x-sum"),
             ("x-end", "1"),
         ]);
-        strip_request(&mut given, false).unwrap();
+        stripped(&mut given, false).unwrap();
         let kept = headers(&[("proxy-authorization", "Basic eDp5"), ("trailer", "x-sum"), ("x-end", "1")]);
         assert_eq!(given, kept);
     }
@@ -118,7 +173,7 @@ mod tests {
     #[test]
     fn trailers_may_be_asked_for() {
         let mut given = headers(&[("connection", "TE"), ("te", "gzip;q=0.5, Trailers")]);
-        strip_request(&mut given, false).unwrap();
+        stripped(&mut given, false).unwrap();
         assert_eq!(given, headers(&[("te", "trailers")]));
     }
 
@@ -130,7 +185,7 @@ mod tests {
             ("x-hop", "1"),
         ]);
         let kept = headers(&[("connection", "upgrade"), ("upgrade", "websocket")]);
-        strip_request(&mut given, true).unwrap();
+        stripped(&mut given, true).unwrap();
         assert_eq!(given, kept);
         strip_response(&mut given, true);
         assert_eq!(given, kept);
@@ -143,7 +198,7 @@ mod tests {
         for name in ["Host", "content-length"] {
             let mut given = headers(&[("content-length", "3")]);
             given.insert(CONNECTION, HeaderValue::from_static(name));
-            assert_eq!(strip_request(&mut given.clone(), false).unwrap_err().reason(), Reason::BadRequest);
+            assert_eq!(stripped(&mut given.clone(), false).unwrap_err().reason(), Reason::BadRequest);
             strip_response(&mut given, false);
             assert_eq!(given, headers(&[("content-length", "3")]));
         }
@@ -163,7 +218,11 @@ mod tests {
         ] {
             let request = Request::builder().method(method).version(version);
             let request = request.header(CONNECTION, connection).header(UPGRADE, upgrade).body(()).unwrap();
-            assert_eq!(is_websocket(&request), wanted, "{method} {version:?} {connection} {upgrade}");
+            assert_eq!(
+                is_websocket(&request, HopHeaders::of(request.headers())),
+                wanted,
+                "{method} {version:?} {connection} {upgrade}"
+            );
         }
     }
 }

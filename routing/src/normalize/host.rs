@@ -10,8 +10,10 @@ use towpath_gateway_core::{Fault, Reason};
 ///
 /// In HTTP/1.1 the authority of an absolute-form target wins over `Host` (RFC 9112 section 3.2.2); in HTTP/2
 /// `:authority` and `host` have to be the same (RFC 9113 section 8.3.1). Only HTTP/1.0 may name no host at all.
-pub(crate) fn settle<B>(request: &mut Request<B>) -> Result<(), Fault> {
-    let line = only_line(request.headers())?;
+///
+/// `lines` is how often the `Host` header comes.
+pub(crate) fn settle<B>(request: &mut Request<B>, lines: usize) -> Result<(), Fault> {
+    let line = only_line(request.headers(), lines)?;
     let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
     let same = authority.zip(line).map(|(a, b)| a.eq_ignore_ascii_case(b));
     if same == Some(false) && request.version() >= Version::HTTP_2 {
@@ -25,10 +27,12 @@ pub(crate) fn settle<B>(request: &mut Request<B>) -> Result<(), Fault> {
     }
 }
 
-fn only_line(headers: &HeaderMap) -> Result<Option<&[u8]>, Fault> {
-    let mut lines = headers.get_all(HOST).iter();
-    let first = lines.next().map(HeaderValue::as_bytes);
-    if lines.next().is_some() { Err(refused("more than one `Host`")) } else { Ok(first) }
+fn only_line(headers: &HeaderMap, lines: usize) -> Result<Option<&[u8]>, Fault> {
+    match lines {
+        0 => Ok(None),
+        1 => Ok(headers.get(HOST).map(HeaderValue::as_bytes)),
+        _ => Err(refused("more than one `Host`")),
+    }
 }
 
 fn take_authority<B>(request: &mut Request<B>) -> Result<(), Fault> {
@@ -47,28 +51,38 @@ fn refused(detail: &'static str) -> Fault {
 /// A DNS name (an underscore is let pass, for container names hold some), an IPv4 address or an IPv6 address in
 /// brackets, with an optional port. User information, percent escapes and sub-delimiters are refused.
 fn is_host(host: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(host) else { return false };
-    let (valid, rest) = if let Some(text) = text.strip_prefix('[') {
-        let Some((address, rest)) = text.split_once(']') else { return false };
-        (address.parse::<Ipv6Addr>().is_ok(), rest)
+    let end = |delimiter: u8| host.iter().position(|byte| *byte == delimiter);
+    let (valid, rest) = if host.starts_with(b"[") {
+        let Some((address, rest)) = end(b']').and_then(|at| host.split_at_checked(at)) else { return false };
+        (address.get(1..).is_some_and(is_ipv6), rest.get(1..).unwrap_or_default())
     } else {
-        let (name, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
+        let (name, rest) = host.split_at(end(b':').unwrap_or(host.len()));
         (is_name(name), rest)
     };
-    valid && (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port))
+    valid && (rest.is_empty() || rest.strip_prefix(b":").is_some_and(is_port))
 }
 
-fn is_port(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok()
+fn is_ipv6(text: &[u8]) -> bool {
+    std::str::from_utf8(text).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok())
 }
 
-fn is_name(name: &str) -> bool {
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-    };
-    let name = name.strip_suffix('.').unwrap_or(name);
-    name.len() <= 253 && name.split('.').all(label)
+fn is_port(text: &[u8]) -> bool {
+    text.iter().all(u8::is_ascii_digit)
+        && std::str::from_utf8(text).is_ok_and(|text| text.parse::<u16>().is_ok())
+}
+
+fn is_name(name: &[u8]) -> bool {
+    let name = name.strip_suffix(b".").unwrap_or(name);
+    let mut label = 0; // bytes of the label so far
+    let sound = name.iter().all(|byte| {
+        let before = label;
+        label = if *byte == b'.' { 0 } else { before + 1 };
+        match *byte {
+            b'.' => before > 0,
+            byte => label <= 63 && (byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')),
+        }
+    });
+    sound && label > 0 && name.len() <= 253
 }
 
 #[cfg(test)]
@@ -80,7 +94,7 @@ mod tests {
         for line in lines {
             request.headers_mut().append(HOST, HeaderValue::from_str(line).unwrap());
         }
-        settle(&mut request).map_err(|fault| fault.detail().to_owned())?;
+        settle(&mut request, lines.len()).map_err(|fault| fault.detail().to_owned())?;
         Ok(request.headers().get(HOST).map(|value| value.to_str().unwrap().to_owned()))
     }
 
@@ -121,6 +135,7 @@ mod tests {
             assert!(is_host(host.as_bytes()), "{host}");
         }
         let long = ["a"; 64].concat();
+        assert!(is_host(&long.as_bytes()[..63]));
         for host in [
             "", ".", "a..b", ".a", "a b", "a,b", "a@b", "a/b", "a:", "a:b", "a:+80", "a:65536", "a:1:2",
             "[::1", "[a]", "[::1]x", "::1", "a%41", "é", &long,

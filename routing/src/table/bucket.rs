@@ -1,13 +1,13 @@
 //! The rules that share one host name and one path, in order of precedence.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::HeaderName;
 
 use super::RequestFacts;
 use super::entry::Entry;
+use super::map::Map;
 use super::values::{header_value, query_value};
 use crate::ValueMatch;
 
@@ -23,7 +23,7 @@ pub(super) struct Bucket {
 /// Places of entries in the bucket, by the first literal value that each needs.
 #[derive(Debug, Default)]
 struct Index {
-    by_key: Vec<(Key, HashMap<Box<[u8]>, Vec<usize>>)>,
+    by_key: Vec<(Key, Map<Box<[u8]>, Vec<usize>>)>,
     others: Vec<usize>,
 }
 
@@ -65,10 +65,10 @@ impl Index {
         index
     }
 
-    fn group(&mut self, key: Key) -> &mut HashMap<Box<[u8]>, Vec<usize>> {
+    fn group(&mut self, key: Key) -> &mut Map<Box<[u8]>, Vec<usize>> {
         let at = self.by_key.iter().position(|(known, _)| *known == key).unwrap_or(self.by_key.len());
         if at == self.by_key.len() {
-            self.by_key.push((key, HashMap::new()));
+            self.by_key.push((key, Map::default()));
         }
         #[allow(clippy::indexing_slicing)] // `at` was found or just made
         &mut self.by_key[at].1

@@ -1,14 +1,14 @@
 //! Things filed by host name, found from the most to the least specific.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::map::Map;
 use crate::Hostname;
 
 #[derive(Debug)]
 pub(super) struct ByHost<T> {
-    exact: HashMap<Arc<str>, T>,
-    suffixes: HashMap<Arc<str>, T>,
+    exact: Map<Arc<str>, T>,
+    suffixes: Map<Arc<str>, T>,
     /// Length of the longest suffix: a long host costs no more look-ups than that.
     longest: usize,
     any: Option<T>,
@@ -16,7 +16,7 @@ pub(super) struct ByHost<T> {
 
 impl<T> Default for ByHost<T> {
     fn default() -> Self {
-        Self { exact: HashMap::new(), suffixes: HashMap::new(), longest: 0, any: None }
+        Self { exact: Map::default(), suffixes: Map::default(), longest: 0, any: None }
     }
 }
 
@@ -42,11 +42,14 @@ impl<T: Default> ByHost<T> {
 impl<T> ByHost<T> {
     /// Places whose name stands for `host`: the exact one, wildcards from the longest, the one for any host.
     pub(super) fn matching<'a, 'h>(&'a self, host: &'h str) -> impl Iterator<Item = &'a T> + use<'a, 'h, T> {
+        // A wildcard needs at least one character in front of its dot.
+        let from = host.len().saturating_sub(self.longest).max(1);
         let wildcards = host
-            .match_indices('.')
-            // A wildcard needs at least one character in front of its dot.
-            .filter(move |(at, _)| *at > 0 && host.len() - at <= self.longest)
-            .filter_map(move |(at, _)| self.suffixes.get(host.get(at..)?));
+            .bytes()
+            .enumerate()
+            .skip(from)
+            .filter(|(_, byte)| *byte == b'.')
+            .filter_map(|(at, _)| self.suffixes.get(host.get(at..)?));
         self.exact.get(host).into_iter().chain(wildcards).chain(self.any.as_ref())
     }
 

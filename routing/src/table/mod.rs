@@ -5,6 +5,7 @@ mod entry;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod hosts;
+mod map;
 #[cfg(test)]
 mod oracle;
 mod paths;

@@ -1,6 +1,5 @@
 //! The rules of one host name, by path.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use regex::Regex;
@@ -8,12 +7,13 @@ use regex::Regex;
 use super::RequestFacts;
 use super::bucket::Bucket;
 use super::entry::Entry;
+use super::map::Map;
 use super::prefixes::Prefixes;
 use crate::PathMatch;
 
 #[derive(Debug, Default)]
 pub(super) struct Paths {
-    exact: HashMap<Arc<str>, Bucket>,
+    exact: Map<Arc<str>, Bucket>,
     prefixes: Prefixes,
     /// Sorted by rank, for the specification gives no length to an expression.
     expressions: Vec<(Regex, Arc<Entry>)>,

@@ -1,15 +1,13 @@
 //! A trie of path segments: one look-up per segment finds every prefix of a path, the longest first.
 
-use std::collections::HashMap;
-use std::str::Split;
-
 use super::RequestFacts;
 use super::bucket::Bucket;
 use super::entry::Entry;
+use super::map::Map;
 
 #[derive(Debug, Default)]
 pub(super) struct Prefixes {
-    children: HashMap<Box<str>, Prefixes>,
+    children: Map<Box<[u8]>, Prefixes>,
     bucket: Bucket,
 }
 
@@ -20,7 +18,7 @@ impl Prefixes {
         let mut node = self;
         if !prefix.is_empty() {
             for segment in prefix.strip_prefix('/').unwrap_or(prefix).split('/') {
-                node = node.children.entry(segment.into()).or_default();
+                node = node.children.entry(segment.as_bytes().into()).or_default();
             }
         }
         &mut node.bucket
@@ -34,13 +32,17 @@ impl Prefixes {
     pub(super) fn find(&self, facts: &RequestFacts<'_>) -> Option<&Entry> {
         // A target without slash (`OPTIONS *`, `CONNECT`) has no segments.
         match facts.path.strip_prefix('/') {
-            Some(rest) => self.deepest(&mut rest.split('/'), facts),
+            Some(rest) => self.deepest(&mut rest.as_bytes().split(|byte| *byte == b'/'), facts),
             None => self.bucket.find(facts),
         }
     }
 
     // Calls itself once per segment at most, and no deeper than the longest prefix of the configuration.
-    fn deepest(&self, rest: &mut Split<'_, char>, facts: &RequestFacts<'_>) -> Option<&Entry> {
+    fn deepest<'p>(
+        &self,
+        rest: &mut impl Iterator<Item = &'p [u8]>,
+        facts: &RequestFacts<'_>,
+    ) -> Option<&Entry> {
         let child = rest.next().and_then(|segment| self.children.get(segment));
         child.and_then(|child| child.deepest(rest, facts)).or_else(|| self.bucket.find(facts))
     }
