@@ -24,10 +24,22 @@ pub struct TraceContext {
 }
 
 macro_rules! hex {
-    ($name:ident) => {
+    ($name:ident, $digits:literal) => {
+        impl $name {
+            /// The id in lower-case hex, as headers and logs show it.
+            pub fn to_hex(self) -> [u8; $digits] {
+                let mut text = [0; $digits];
+                for (place, bytes) in text.as_chunks_mut().0.iter_mut().zip(self.0.as_chunks().0) {
+                    *place = hex_digits(u32::from_be_bytes(*bytes));
+                }
+                text
+            }
+        }
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                // Digits are always text.
+                f.write_str(std::str::from_utf8(&self.to_hex()).unwrap_or_default())
             }
         }
 
@@ -39,5 +51,34 @@ macro_rules! hex {
     };
 }
 
-hex!(TraceId);
-hex!(SpanId);
+hex!(TraceId, 32);
+hex!(SpanId, 16);
+
+/// The eight digits of a number, worked out side by side in the eight bytes of a word.
+fn hex_digits(number: u32) -> [u8; 8] {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let mut word = u64::from(number);
+    word = (word | word << 16) & 0x0000_ffff_0000_ffff;
+    word = (word | word << 8) & 0x00ff_00ff_00ff_00ff;
+    word = (word | word << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    // 1 in each byte that is above 9; between `9` and `a` there are 39 other characters.
+    let letters = ((word + 6 * ONES) >> 4) & ONES;
+    (word + u64::from(b'0') * ONES + letters * 39).to_be_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn ids_are_shown_in_hex(id: [u8; 16]) {
+            let expected = id.map(|byte| format!("{byte:02x}")).concat();
+            prop_assert_eq!(TraceId(id).to_string(), expected.as_str());
+            let half = id.first_chunk::<8>().copied().unwrap();
+            prop_assert_eq!(SpanId(half).to_string(), &expected[..16]);
+        }
+    }
+}

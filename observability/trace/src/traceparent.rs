@@ -85,13 +85,13 @@ impl Traceparent {
 
     fn bytes(self) -> [u8; LENGTH] {
         let mut out = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        write_hex(out.get_mut(3..35), &self.trace_id.0);
-        write_hex(out.get_mut(36..52), &self.parent_id.0);
-        if self.sampled
-            && let Some(flags) = out.last_mut()
-        {
-            *flags = b'1';
-        }
+        let mut put = |from: usize, text: &[u8]| {
+            let places = out.get_mut(from..).unwrap_or_default();
+            places.iter_mut().zip(text).for_each(|(place, digit)| *place = *digit);
+        };
+        put(3, &self.trace_id.to_hex());
+        put(36, &self.parent_id.to_hex());
+        put(LENGTH - 1, if self.sampled { b"1" } else { b"0" });
         out
     }
 }
@@ -159,26 +159,6 @@ fn nibble(digit: u8) -> Option<u8> {
         b'a'..=b'f' => Some(digit - b'a' + 10),
         _ => None,
     }
-}
-
-/// Writes two digits a byte, four bytes at a time. Lengths are multiples of four, and `out` is twice as long.
-fn write_hex(out: Option<&mut [u8]>, bytes: &[u8]) {
-    let places = out.unwrap_or_default().as_chunks_mut::<8>().0;
-    for (place, bytes) in places.iter_mut().zip(bytes.as_chunks::<4>().0) {
-        *place = hex_digits(u32::from_be_bytes(*bytes));
-    }
-}
-
-/// The eight digits of a number, worked out side by side in the eight bytes of a word.
-fn hex_digits(number: u32) -> [u8; 8] {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    let mut word = u64::from(number);
-    word = (word | word << 16) & 0x0000_ffff_0000_ffff;
-    word = (word | word << 8) & 0x00ff_00ff_00ff_00ff;
-    word = (word | word << 4) & 0x0f0f_0f0f_0f0f_0f0f;
-    // 1 in each byte that is above 9; between `9` and `a` there are 39 other characters.
-    let letters = ((word + 6 * ONES) >> 4) & ONES;
-    (word + u64::from(b'0') * ONES + letters * 39).to_be_bytes()
 }
 
 #[cfg(test)]
