@@ -18,7 +18,7 @@ pub(super) fn of(error: hyper::Error, destination: &Destination) -> Fault {
 }
 
 /// The fault of a request of which not one byte was written.
-pub(super) fn unsent(error: hyper::Error, destination: &Destination) -> Fault {
+pub(super) fn unsent(error: impl Into<Box<dyn Error + Send + Sync>>, destination: &Destination) -> Fault {
     let address = destination.endpoint.address.to_string();
     Fault::new(Reason::UpstreamReset).with_replay(Replay::Always).with_detail(address).with_source(error)
 }
@@ -45,6 +45,6 @@ fn is_unprocessed(error: &h2::Error) -> bool {
     error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
 }
 
-fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+pub(super) fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     error.downcast_ref().or_else(|| find(error.source()?))
 }

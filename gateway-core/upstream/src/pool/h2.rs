@@ -11,7 +11,7 @@ use towpath_gateway_core::{
     Body, Connected, Connection, Destination, Fault, InFlight, Reason, Request, Response,
 };
 
-use super::lease::{Lease, deliver};
+use super::lease::deliver;
 use super::{Try, fault, translate};
 
 /// Bytes that a server may send ahead on one stream, and on one connection. The bound on what slow clients make us
@@ -50,7 +50,7 @@ where
         // HTTP/2 has no such status (RFC 9113 section 8.6).
         return Err(Fault::new(Reason::UpstreamInvalid).with_detail("101 on HTTP/2"));
     }
-    Ok(deliver(response, Lease::Stream(flight)))
+    Ok(deliver(response, flight))
 }
 
 async fn send<C>(

@@ -48,12 +48,12 @@ impl<T> Idle<T> {
         key: &Key,
         bounds: &PoolSettings,
         now: Instant,
-        usable: impl Fn(&T) -> bool,
+        usable: impl Fn(&mut T) -> bool,
     ) -> Option<T> {
         let stack = self.stacks.get_mut(key)?;
-        while let Some(parked) = stack.pop_back() {
+        while let Some(mut parked) = stack.pop_back() {
             self.total -= 1;
-            if parked.fresh(bounds, now) && usable(&parked.connection) {
+            if parked.fresh(bounds, now) && usable(&mut parked.connection) {
                 return Some(parked.connection);
             }
         }
@@ -61,9 +61,9 @@ impl<T> Idle<T> {
     }
 
     /// Drops what is unused for too long or no longer good.
-    pub(super) fn evict(&mut self, bounds: &PoolSettings, now: Instant, usable: impl Fn(&T) -> bool) {
+    pub(super) fn evict(&mut self, bounds: &PoolSettings, now: Instant, usable: impl Fn(&mut T) -> bool) {
         for stack in self.stacks.values_mut() {
-            stack.retain(|parked| parked.fresh(bounds, now) && usable(&parked.connection));
+            stack.retain_mut(|parked| parked.fresh(bounds, now) && usable(&mut parked.connection));
         }
         self.stacks.retain(|_, stack| !stack.is_empty());
         self.total = self.stacks.values().map(VecDeque::len).sum();

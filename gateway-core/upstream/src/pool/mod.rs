@@ -108,7 +108,10 @@ where
             store: Arc::clone(&self.store),
         };
         match attempt.destination.protocol {
-            Protocol::Http1 => PoolFuture(Box::pin(h1::exchange(attempt, request))),
+            Protocol::Http1 => match h1::prepare(&attempt, request) {
+                Ok(outgoing) => PoolFuture(Box::pin(h1::exchange(attempt, outgoing))),
+                Err(fault) => PoolFuture(Box::pin(std::future::ready(Err(fault)))),
+            },
             Protocol::Http2 => PoolFuture(Box::pin(h2::exchange(attempt, request))),
         }
     }

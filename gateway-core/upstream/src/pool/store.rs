@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use towpath_gateway_core::InFlight;
 
 use super::PoolSettings;
-use super::h1::H1;
+use super::h1::{Buffers, Wire};
 use super::h2::H2;
 use super::idle::Idle;
 use super::key::Key;
@@ -21,11 +21,12 @@ const SWEEPS: u32 = 10;
 /// of one worker meet at it.
 pub(super) struct Store {
     settings: PoolSettings,
+    buffers: Arc<Buffers>,
     state: Mutex<State>,
 }
 
 struct State {
-    idle: Idle<H1>,
+    idle: Idle<Box<Wire>>,
     multiplexed: Multiplexed<H2>,
     sweeping: bool,
 }
@@ -33,20 +34,25 @@ struct State {
 impl Store {
     pub(super) fn new(settings: PoolSettings) -> Arc<Self> {
         let state = State { idle: Idle::new(), multiplexed: Multiplexed::new(), sweeping: false };
-        Arc::new(Self { settings, state: Mutex::new(state) })
+        Arc::new(Self { settings, buffers: Arc::new(Buffers::new()), state: Mutex::new(state) })
     }
 
     pub(super) fn settings(&self) -> &PoolSettings {
         &self.settings
     }
 
-    pub(super) fn take(&self, key: &Key) -> Option<H1> {
+    /// Memory that the HTTP/1.1 connections share.
+    pub(super) fn buffers(&self) -> &Arc<Buffers> {
+        &self.buffers
+    }
+
+    pub(super) fn take(&self, key: &Key) -> Option<Box<Wire>> {
         let now = Instant::now();
-        let usable = |h1: &H1| h1.is_usable() && self.is_young(h1.born, now);
+        let usable = |wire: &mut Box<Wire>| self.is_young(wire.born, now) && wire.is_usable();
         self.lock().idle.take(key, &self.settings, now.into_std(), usable)
     }
 
-    pub(super) fn put(self: &Arc<Self>, key: Key, connection: H1) {
+    pub(super) fn put(self: &Arc<Self>, key: Key, connection: Box<Wire>) {
         let now = Instant::now();
         if self.is_young(connection.born, now) {
             let mut state = self.lock();
@@ -98,7 +104,8 @@ impl Store {
     fn swept(&self) -> bool {
         let now = Instant::now();
         let mut state = self.lock();
-        state.idle.evict(&self.settings, now.into_std(), |h1| h1.is_usable() && self.is_young(h1.born, now));
+        let usable = |wire: &mut Box<Wire>| self.is_young(wire.born, now) && wire.is_usable();
+        state.idle.evict(&self.settings, now.into_std(), usable);
         let usable = |h2: &H2| h2.is_usable() && self.is_young(h2.born, now);
         state.multiplexed.evict(self.settings.idle_timeout, now.into_std(), usable);
         state.sweeping = !(state.idle.is_empty() && state.multiplexed.is_empty());

@@ -1,7 +1,7 @@
 //! Requests and responses in the form that the next connection needs (RFC 9110 section 7.6, RFC 9112, RFC 9113).
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, Entry, HOST, HeaderName, PROXY_AUTHENTICATE, TE, TRANSFER_ENCODING,
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, PROXY_AUTHENTICATE, TE, TRAILER, TRANSFER_ENCODING,
     UPGRADE,
 };
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -9,9 +9,9 @@ use http::{HeaderMap, HeaderValue, Uri, Version};
 use http_body::Body as _;
 use towpath_gateway_core::{Endpoint, Fault, Reason, Request, Transport};
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+pub(super) const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+pub(super) const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+pub(super) const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// Headers that a `Connection` header cannot take away, whatever it names.
 const END_TO_END: [HeaderName; 3] = [HOST, CONTENT_LENGTH, PROXY_AUTHENTICATE];
@@ -19,7 +19,9 @@ const END_TO_END: [HeaderName; 3] = [HOST, CONTENT_LENGTH, PROXY_AUTHENTICATE];
 /// Origin form, a `Host`, sound framing. `upgrade` says that the request may leave HTTP behind.
 pub(super) fn to_http1(request: &mut Request, endpoint: &Endpoint, upgrade: bool) -> Result<(), Fault> {
     host(request, endpoint)?;
-    *request.uri_mut() = origin_form(request.uri());
+    if let Some(uri) = origin_form(request.uri()) {
+        *request.uri_mut() = uri;
+    }
     *request.version_mut() = Version::HTTP_11;
     let trailers = accepts_trailers(request.headers());
     let protocol = upgrade.then(|| request.headers().get(UPGRADE).cloned()).flatten();
@@ -73,12 +75,13 @@ fn host(request: &mut Request, endpoint: &Endpoint) -> Result<(), Fault> {
     if request.method() == http::Method::CONNECT {
         return Err(bad("CONNECT asks for a tunnel, and a backend is not a proxy"));
     }
+    if request.headers().contains_key(HOST) {
+        return Ok(());
+    }
     let authority = request.uri().authority().map(Authority::as_str);
     let named =
         authority.map_or_else(|| HeaderValue::try_from(endpoint.address.to_string()), HeaderValue::from_str);
-    if let Entry::Vacant(host) = request.headers_mut().entry(HOST) {
-        host.insert(named.map_err(|_| bad("the authority is not a header value"))?);
-    }
+    request.headers_mut().insert(HOST, named.map_err(|_| bad("the authority is not a header value"))?);
     Ok(())
 }
 
@@ -86,11 +89,12 @@ fn bad(detail: &'static str) -> Fault {
     Fault::new(Reason::BadRequest).with_detail(detail)
 }
 
-fn origin_form(uri: &Uri) -> Uri {
+/// The target without scheme and authority, if it has them.
+fn origin_form(uri: &Uri) -> Option<Uri> {
     if uri.scheme().is_none() && uri.authority().is_none() {
-        return uri.clone();
+        return None;
     }
-    uri.path_and_query().cloned().map_or_else(|| Uri::from_static("/"), Uri::from)
+    Some(uri.path_and_query().cloned().map_or_else(|| Uri::from_static("/"), Uri::from))
 }
 
 /// One statement of the body's length, which is the body's own: two would be read two ways.
@@ -117,6 +121,10 @@ fn frame(request: &mut Request) {
 
 /// Removes connection headers and those that `Connection` names (RFC 9110 section 7.6.1).
 fn strip(headers: &mut HeaderMap) {
+    // Most messages have none of them, and one look at the names costs less than the search for each.
+    if !headers.keys().any(is_hop_by_hop) {
+        return;
+    }
     if headers.contains_key(CONNECTION) {
         for name in named(headers) {
             headers.remove(name);
@@ -126,6 +134,16 @@ fn strip(headers: &mut HeaderMap) {
     for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, TE, UPGRADE, HTTP2_SETTINGS] {
         headers.remove(name);
     }
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, TE, UPGRADE, HTTP2_SETTINGS].contains(name)
+}
+
+/// Whether a field may be sent as a trailer: not what frames or routes a message, nor what concerns its connection (RFC
+/// 9110 section 6.5.1).
+pub(super) fn may_trail(name: &HeaderName) -> bool {
+    !is_hop_by_hop(name) && ![HOST, CONTENT_LENGTH, TRAILER].contains(name)
 }
 
 fn named(headers: &HeaderMap) -> Vec<HeaderName> {

@@ -2,11 +2,10 @@
 
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
-use towpath_gateway_core::{Body, Fault, Reason, Request, Response};
+use towpath_gateway_core::{Body, BoxIo, Fault, Prefixed, Reason, Request, Response};
 
 use super::translate::tokens;
 
@@ -33,18 +32,17 @@ impl Upgrade {
     }
 
     /// Joins both connections once the server has agreed. The response goes to the client first; the bytes follow.
-    pub(super) fn join(self, mut response: http::Response<Incoming>) -> Result<Response, Fault> {
-        let agreed = response.headers().get(UPGRADE).cloned();
+    pub(super) fn join(self, headers: HeaderMap, server: Prefixed<BoxIo>) -> Result<Response, Fault> {
+        let agreed = headers.get(UPGRADE).cloned();
         if !self.offers(agreed.as_ref()) {
             return Err(
                 Fault::new(Reason::UpstreamInvalid).with_detail("101 to a protocol that was not offered")
             );
         }
-        let server = hyper::upgrade::on(&mut response);
         tokio::spawn(tunnel(self.client, server));
         let mut answer = Response::new(Body::empty());
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        *answer.headers_mut() = switching(response.into_parts().0.headers, agreed);
+        *answer.headers_mut() = switching(headers, agreed);
         Ok(answer)
     }
 
@@ -69,11 +67,9 @@ fn switching(mut headers: HeaderMap, protocol: Option<HeaderValue>) -> HeaderMap
     headers
 }
 
-async fn tunnel(client: OnUpgrade, server: OnUpgrade) {
-    let result = match tokio::try_join!(client, server) {
-        Ok((client, server)) => {
-            copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(server)).await
-        }
+async fn tunnel(client: OnUpgrade, mut server: Prefixed<BoxIo>) {
+    let result = match client.await {
+        Ok(client) => copy_bidirectional(&mut TokioIo::new(client), &mut server).await,
         Err(error) => Err(std::io::Error::other(error)),
     };
     if let Err(error) = result {
