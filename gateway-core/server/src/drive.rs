@@ -151,6 +151,9 @@ enum Step {
 impl<C: Graceful> DriveProjection<'_, C> {
     /// What to do now that the connection itself waits.
     fn step(&mut self) -> Step {
+        if self.is_at_ease() {
+            return Step::Wait(self.alarm.deadline());
+        }
         let drained_at = match self.drain.since() {
             Some(since) if !*self.finishing => match self.last_words(since) {
                 Some(until) => self.drain.deadline().map(|deadline| deadline.min(until)),
@@ -183,6 +186,20 @@ impl<C: Graceful> DriveProjection<'_, C> {
         let may = !*self.finishing && self.close_by.is_none() && self.connection.can_rest();
         let quiet = may.then(|| self.pace.quiet())??;
         Some(after(quiet, REST))
+    }
+
+    /// Whether all is as it mostly is, with the alarm early enough: no need to look at each of the times.
+    fn is_at_ease(&self) -> bool {
+        let unfollowed = self.head.is_none() && self.piece.is_none() && self.close_by.is_none();
+        let flows = self.pace.heading().is_none() && self.pace.blocked().is_none();
+        if !unfollowed || !flows || self.pace.framing() == Framing::H2 {
+            return false;
+        }
+        if self.alarm.is_elapsed() || self.drain.since().is_some() {
+            return false;
+        }
+        let patience = REST.min(self.limits.idle_timeout);
+        self.pace.idle().is_none_or(|since| self.alarm.deadline() <= since + patience)
     }
 
     fn overdue(&mut self, due: Option<(Instant, Expiry)>, now: Instant) -> Option<Step> {
