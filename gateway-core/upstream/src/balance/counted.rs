@@ -1,5 +1,6 @@
 //! A response body that keeps its endpoint's load until it has ended.
 
+use std::any::Any;
 use std::pin::Pin;
 use std::task::{Context as Task, Poll, ready};
 
@@ -21,7 +22,16 @@ pub(super) fn until_ended<B>(body: B, flight: Option<InFlight>) -> Body
 where
     B: http_body::Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
 {
-    if body.is_end_stream() { Body::empty() } else { Body::new(Counted { body, flight }) }
+    if body.is_end_stream() {
+        return Body::empty();
+    }
+    let mut body = Some(body);
+    // Of a response that is here whole nothing is in flight any more; it needs no second wrapper either.
+    let own = (&mut body as &mut dyn Any).downcast_mut::<Option<Body>>();
+    if let Some(own) = own.and_then(|own| own.take_if(|own| own.bytes().is_some())) {
+        return own;
+    }
+    body.map_or_else(Body::empty, |body| Body::new(Counted { body, flight }))
 }
 
 impl<B: http_body::Body> http_body::Body for Counted<B> {

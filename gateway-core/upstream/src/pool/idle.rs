@@ -4,12 +4,12 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use super::PoolSettings;
-use super::key::Key;
+use super::key::{Key, Spread};
 
 /// Stacks of idle connections, one per endpoint. The last one in is the first one out, so that those that a lower
 /// load does not need grow old and are closed.
 pub(super) struct Idle<T> {
-    stacks: HashMap<Key, VecDeque<Parked<T>>>,
+    stacks: HashMap<Key, VecDeque<Parked<T>>, Spread>,
     total: usize,
 }
 
@@ -20,7 +20,7 @@ struct Parked<T> {
 
 impl<T> Idle<T> {
     pub(super) fn new() -> Self {
-        Self { stacks: HashMap::new(), total: 0 }
+        Self { stacks: HashMap::default(), total: 0 }
     }
 
     pub(super) fn is_empty(&self) -> bool {
