@@ -23,8 +23,8 @@ fn by_hand() -> (mpsc::UnboundedSender<Frames>, Body) {
     (sender, Body::new(StreamBody::new(frames)))
 }
 
-fn data(bytes: impl Into<Bytes>) -> Frames {
-    Ok(Frame::data(bytes.into()))
+fn data(bytes: impl Into<Bytes>) -> Frame<Bytes> {
+    Frame::data(bytes.into())
 }
 
 /// A server that says how long each body was, and what its trailer was.
@@ -52,14 +52,14 @@ async fn bodies_of_every_size_arrive_whole() {
         assert_eq!(text(response).await, format!("{size} {sum} {length:?} []"));
 
         let (frames, body) = by_hand();
-        frames.send(data(bytes.slice(..bytes.len() / 3))).unwrap();
-        frames.send(data(bytes.slice(bytes.len() / 3..))).unwrap();
+        frames.send(Ok(data(bytes.slice(..bytes.len() / 3)))).unwrap();
+        frames.send(Ok(data(bytes.slice(bytes.len() / 3..)))).unwrap();
         drop(frames);
         let response = send(pool.clone(), &endpoint, post("/", body)).await.unwrap();
         assert_eq!(text(response).await, format!("{size} {sum} None []"), "chunked");
 
         let (frames, body) = by_hand();
-        frames.send(data(bytes)).unwrap();
+        frames.send(Ok(data(bytes))).unwrap();
         drop(frames);
         let mut request = post("/", body);
         request.headers_mut().insert("content-length", size.to_string().parse().unwrap());
@@ -73,7 +73,7 @@ async fn bodies_of_every_size_arrive_whole() {
 async fn trailers_are_sent_but_for_those_that_frame() {
     let (endpoint, _) = measuring().await;
     let (frames, body) = by_hand();
-    frames.send(data("x")).unwrap();
+    frames.send(Ok(data("x"))).unwrap();
     let mut trailers = HeaderMap::new();
     for name in ["x-sum", "content-length", "host"] {
         trailers.insert(name, HeaderValue::from_static("1"));
@@ -90,7 +90,7 @@ async fn a_body_that_is_not_as_long_as_it_said_is_a_fault() {
     let (endpoint, _) = measuring().await;
     for body_bytes in ["ab", "abcd"] {
         let (frames, body) = by_hand();
-        frames.send(data(body_bytes)).unwrap();
+        frames.send(Ok(data(body_bytes))).unwrap();
         drop(frames);
         let mut request = post("/", body);
         request.headers_mut().insert("content-length", HeaderValue::from_static("3"));
@@ -118,7 +118,7 @@ async fn the_rest_of_the_request_goes_on_under_an_early_answer() {
     .await;
     let pool = pool();
     let (frames, body) = by_hand();
-    frames.send(data("mark")).unwrap();
+    frames.send(Ok(data("mark"))).unwrap();
     let response = send(pool.clone(), &endpoint, post("/", body)).await.unwrap();
     let mut answer = response.into_body();
     for n in 0..3 {
@@ -127,7 +127,7 @@ async fn the_rest_of_the_request_goes_on_under_an_early_answer() {
             piece.extend_from_slice(&answer.frame().await.unwrap().unwrap().into_data().unwrap());
         }
         assert_eq!(piece, b"ok!", "{n}");
-        let _ = frames.send(data("mark"));
+        let _ = frames.send(Ok(data("mark")));
     }
     assert!(answer.frame().await.is_none());
     drop(answer);
