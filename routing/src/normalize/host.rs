@@ -67,8 +67,11 @@ fn is_ipv6(text: &[u8]) -> bool {
 }
 
 fn is_port(text: &[u8]) -> bool {
-    text.iter().all(u8::is_ascii_digit)
-        && std::str::from_utf8(text).is_ok_and(|text| text.parse::<u16>().is_ok())
+    let number = text.iter().try_fold(0_u16, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u16::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    });
+    !text.is_empty() && number.is_some()
 }
 
 fn is_name(name: &[u8]) -> bool {
@@ -131,7 +134,9 @@ mod tests {
 
     #[test]
     fn hosts_are_names_or_addresses() {
-        for host in ["a", "a.b.", "A-1.b_c", "127.0.0.1:8080", "[::1]", "[fe80::1]:65535"] {
+        for host in
+            ["a", "a.b.", "A-1.b_c", "127.0.0.1:8080", "a:0", "a:0000065535", "[::1]", "[fe80::1]:65535"]
+        {
             assert!(is_host(host.as_bytes()), "{host}");
         }
         let long = ["a"; 64].concat();
