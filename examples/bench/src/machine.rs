@@ -1,5 +1,6 @@
 //! What ran where: without it a figure says nothing.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -21,14 +22,14 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// Of this machine.
-    pub(crate) fn here(kinds: &[Kind]) -> Self {
+    pub(crate) fn here(kinds: &[Kind], bin_dir: Option<&Path>) -> Self {
         let read = |file| std::fs::read_to_string(file).unwrap_or_default();
         Self {
             began: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             processor: processor(&read("/proc/cpuinfo")),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-            versions: kinds.iter().map(|kind| version(*kind)).collect(),
+            versions: kinds.iter().map(|kind| version(*kind, bin_dir)).collect(),
         }
     }
 }
@@ -39,8 +40,9 @@ fn processor(cpuinfo: &str) -> String {
 }
 
 /// What the program says of itself, in one line.
-fn version(kind: Kind) -> String {
+fn version(kind: Kind, bin_dir: Option<&Path>) -> String {
     let flag = match kind {
+        Kind::Towpath if bin_dir.is_some() => return "towpath (programs of the caller)".to_owned(),
         Kind::Towpath => return format!("towpath {} ({})", env!("CARGO_PKG_VERSION"), build()),
         Kind::Pingora => return "pingora (a program of the caller)".to_owned(),
         Kind::Envoy => "--version",
@@ -57,7 +59,7 @@ fn version(kind: Kind) -> String {
 
 /// The version without the path of the program, which some put first.
 fn words(said: &str, kind: Kind) -> String {
-    let rest = said.split_once("version").map_or(said, |(_, rest)| rest);
+    let rest = said.rsplit_once("version").map_or(said, |(_, rest)| rest);
     format!("{} {}", kind.name(), rest.trim_start_matches([':', ' ']).trim())
 }
 
@@ -72,7 +74,7 @@ mod tests {
     #[test]
     fn a_version_has_no_path_in_it() {
         for (said, kind, expected) in [
-            ("/opt/x/envoy  version: abc/1.40.0/Clean", Kind::Envoy, "envoy abc/1.40.0/Clean"),
+            ("/opt/versions/3/envoy  version: abc/1.40.0/Clean", Kind::Envoy, "envoy abc/1.40.0/Clean"),
             ("nginx version: nginx/1.22.1", Kind::Nginx, "nginx nginx/1.22.1"),
             ("HAProxy version 2.6.12-1 2023/12/16", Kind::Haproxy, "haproxy 2.6.12-1 2023/12/16"),
         ] {

@@ -1,6 +1,7 @@
 //! A run: which proxies there are, and how each scenario is measured round after round.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 
 use serde::Serialize;
@@ -88,6 +89,11 @@ impl Bench {
         };
         let (rounds, secs) = (args.rounds(), args.secs());
         Ok(Self { kinds: found(args), rounds, secs, pinned, backend, load_pin, ground, _dir: dir })
+    }
+
+    /// Where the measured programs are, if not in this one.
+    pub(crate) fn bin_dir(&self) -> Option<&Path> {
+        self.ground.bin_dir.as_deref()
     }
 
     /// Measures a scenario.

@@ -45,7 +45,7 @@ impl Report {
     /// A report without figures yet.
     pub(crate) fn new(bench: &Bench) -> Self {
         Self {
-            machine: Machine::here(&bench.kinds),
+            machine: Machine::here(&bench.kinds, bench.bin_dir()),
             backend: bench.backend.name,
             rounds: bench.rounds,
             secs: bench.secs,
