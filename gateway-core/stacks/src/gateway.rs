@@ -14,7 +14,7 @@ use crate::{Entry, HttpStack, Parts};
 /// `HttpService::new` boxes it.
 pub fn gateway(parts: Parts, entry: Entry) -> impl HttpStack {
     ServiceBuilder::new()
-        .layer(TraceLayer::new())
+        .layer(TraceLayer::new().header(false))
         .layer(RecordLayer::new(parts.recorder))
         .layer(RescueLayer::new())
         .layer(NormalizeLayer::edge())

@@ -12,7 +12,7 @@ use crate::{Entry, HttpStack, Parts};
 /// The stack of an ingress listener.
 pub fn ingress(parts: Parts, entry: Entry) -> impl HttpStack {
     ServiceBuilder::new()
-        .layer(TraceLayer::new())
+        .layer(TraceLayer::new().header(false))
         .layer(RecordLayer::new(parts.recorder))
         .layer(RescueLayer::new())
         .layer(NormalizeLayer::edge())

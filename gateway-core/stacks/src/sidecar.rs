@@ -12,7 +12,7 @@ use crate::{Entry, HttpStack, Parts};
 /// The stack behind the sidecar's mTLS, towards its application.
 pub fn sidecar_inbound(parts: Parts, entry: Entry) -> impl HttpStack {
     ServiceBuilder::new()
-        .layer(TraceLayer::new())
+        .layer(TraceLayer::new().header(false))
         .layer(RecordLayer::new(parts.recorder))
         .layer(RescueLayer::new())
         .layer(NormalizeLayer::mesh())
@@ -25,7 +25,7 @@ pub fn sidecar_inbound(parts: Parts, entry: Entry) -> impl HttpStack {
 /// The stack of an outbound listener, from the application (or the gateway that the sidecar is attached to) to a service.
 pub fn sidecar_outbound(parts: Parts, routes: Live<Routes>) -> impl HttpStack {
     ServiceBuilder::new()
-        .layer(TraceLayer::new())
+        .layer(TraceLayer::new().header(false))
         .layer(RecordLayer::new(parts.recorder))
         .layer(RescueLayer::new())
         .layer(NormalizeLayer::mesh())
