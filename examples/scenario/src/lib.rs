@@ -27,6 +27,7 @@ use clap::Parser;
 
 use crate::args::Args;
 use crate::client::Failure;
+use crate::launch::Run;
 use crate::report::Report;
 
 /// Runs the program: the scenario, or one of its parts if the first argument names one.
@@ -67,10 +68,19 @@ fn scenario(args: &Args) -> ExitCode {
         Err(error) => return fail(&error.into()),
     };
     let outcome = runtime.block_on(async {
-        tokio::select! {
-            outcome = prove(args) => outcome,
-            () = launch::interrupted() => Err("interrupted: every process was stopped".into()),
+        let (mut run, passed) = tokio::select! {
+            proved = prove(args) => proved?,
+            () = launch::interrupted() => return Err("interrupted: every process was stopped".into()),
+        };
+        if args.serve {
+            serve::until_interrupted(&run.world, &run.dir).await;
         }
+        let bad = run.processes.stop();
+        run.keep_logs(args)?;
+        if !bad.is_empty() {
+            println!("did not end well when asked to: {}", bad.join(", "));
+        }
+        Ok(passed && bad.is_empty())
     });
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -84,8 +94,8 @@ fn fail(failure: &Failure) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Starts everything, checks everything, reports. Whatever happens, the processes end with this function.
-async fn prove(args: &Args) -> Result<bool, Failure> {
+/// Starts everything, checks everything, reports. On an error the processes end with this function, else with the run.
+async fn prove(args: &Args) -> Result<(Run, bool), Failure> {
     let began = Instant::now();
     println!("Scenario `{}`: starting its processes on loopback …", args.scenario);
     let mut run = launch::start(args, began).await?;
@@ -108,13 +118,6 @@ async fn prove(args: &Args) -> Result<bool, Failure> {
         let json = serde_json::to_string_pretty(&report)?;
         std::fs::write(file, json).map_err(|error| format!("cannot write {}: {error}", file.display()))?;
     }
-    if args.serve {
-        serve::until_interrupted(world, &run.dir).await;
-    }
-    let bad = run.processes.stop();
-    run.keep_logs(args)?;
-    if !bad.is_empty() {
-        println!("did not end well when asked to: {}", bad.join(", "));
-    }
-    Ok(report.passed() && bad.is_empty())
+    let passed = report.passed();
+    Ok((run, passed))
 }

@@ -23,6 +23,8 @@ pub(crate) struct Report {
     hops: Vec<Hop>,
     trace: Vec<Span>,
     sockets: Vec<crate::checks::Socket>,
+    /// Address of the byte recorder that stands in for the first address behind the edge.
+    recorder: String,
     comparison: Vec<Size>,
     configuration_lines: usize,
     mesh_lines: usize,
@@ -89,6 +91,7 @@ impl Report {
             hops: per_hop(lines),
             trace: spans(&findings.trace),
             sockets: findings.sockets,
+            recorder: plan.recorder.to_string(),
             comparison,
             chain,
             configuration_lines: lines_of_configuration(),
@@ -114,6 +117,11 @@ impl Report {
         for leg in &self.chain {
             write_leg(out, leg)?;
         }
+        writeln!(
+            out,
+            "  ({} is the recorder on the edge leg: it passes bytes on and looks at them)",
+            self.recorder
+        )?;
         writeln!(out, "\nHops between hosts that nothing protects")?;
         if self.plaintext_hops.is_empty() {
             writeln!(out, "  none")?;

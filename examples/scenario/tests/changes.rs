@@ -92,11 +92,30 @@ fn strict_ends_the_plaintext_connections_of_before() {
     mode("STRICT");
     wait_for("the connection to end", || kept.get("/page").is_none());
     assert!(get(inbound, "/page").is_none());
-    assert!(metric(admin, "towpath_connections_refused_total{reason=\"plaintext\"} 1"));
+    wait_for("the refusal to be counted", || {
+        metric(admin, "towpath_connections_refused_total{reason=\"plaintext\"} 1")
+    });
     mode("PERMISSIVE");
     wait_for("plaintext to be taken again", || get(inbound, "/page").is_some());
     let mut again = Kept::open(inbound);
     assert_eq!((again.status("/page"), again.status("/page")), (200, 200));
+}
+
+#[test]
+fn a_file_that_is_being_written_in_place_takes_nothing_down() {
+    let (_service, app) = service();
+    let gateway = backend(app);
+    let file = gateway.dir.path().join("route.yaml");
+    let moved = route(app).replace("value: /", "value: /only");
+    // Emptied first, as shells and editors do it, and filled a moment later than it takes to notice.
+    std::fs::write(&file, "").unwrap();
+    for _ in 0..15 {
+        std::thread::sleep(Duration::from_millis(10));
+        assert_eq!(get(gateway.address, "/page").unwrap().status, 200);
+    }
+    std::fs::write(&file, moved).unwrap();
+    wait_for("the change to take effect", || get(gateway.address, "/page").unwrap().status == 404);
+    assert_eq!(get(gateway.address, "/only").unwrap().status, 200);
 }
 
 #[test]

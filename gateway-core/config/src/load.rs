@@ -229,6 +229,7 @@ fn unknown_kind(group: &str, kind: &str, position: Position) -> Option<Problem> 
     }
     let known = KINDS.iter().filter(|(g, ..)| *g == group).map(|(_, known, _)| *known);
     let meant = nearest(kind, known).filter(|meant| distance(kind, meant) <= 1)?;
-    let problem = Problem::warning(format!("unknown kind `{kind}`: the object has no effect")).at(position);
+    // Almost certainly a slip, and what was meant may be a policy: it must not go by as a warning.
+    let problem = Problem::error(format!("unknown kind `{kind}`: the object has no effect")).at(position);
     Some(problem.suggest(format!("did you mean `{meant}`?")))
 }

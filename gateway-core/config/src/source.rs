@@ -97,7 +97,8 @@ impl Reader {
         for entry in entries.into_iter().filter(|entry| !is_hidden(entry)) {
             match fs::metadata(&entry) {
                 Ok(facts) if facts.is_dir() => self.directory(&entry, depth + 1)?,
-                Ok(_) if is_resource_file(&entry) => self.file(&entry)?,
+                // A pipe or a socket under such a name would keep its reader waiting for ever.
+                Ok(facts) if facts.is_file() && is_resource_file(&entry) => self.file(&entry)?,
                 Ok(_) => {}
                 // Gone between the listing and now, or a link to nothing: editors leave such names behind.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -174,6 +175,16 @@ mod tests {
         std::os::unix::fs::symlink(root.path(), root.path().join("loop")).unwrap();
         let error = Source::read(&[root.path().into()]).unwrap_err();
         assert!(matches!(error, SourceError::TooDeep { .. } | SourceError::Unreadable { .. }), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_left_out() {
+        let root = tempfile::tempdir().unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(root.path().join("a.yaml")).unwrap();
+        fs::write(root.path().join("b.yaml"), "x").unwrap();
+        let source = Source::read(&[root.path().into()]).unwrap();
+        assert_eq!(names(&source, root.path()), ["b.yaml"]);
     }
 
     #[test]

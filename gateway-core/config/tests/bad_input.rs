@@ -46,7 +46,7 @@ fn every_finding_tells_where_and_what_was_meant() {
         ),
         (
             "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoutes\nmetadata: {name: r}\n".into(),
-            "warning: 0.yaml:2:7: unknown kind `HTTPRoutes`: the object has no effect (did you mean `HTTPRoute`?)",
+            "error: 0.yaml:2:7: unknown kind `HTTPRoutes`: the object has no effect (did you mean `HTTPRoute`?)",
         ),
         (
             "apiVersion: gateway.networking.k8s.io/v2\nkind: HTTPRoute\nmetadata: {name: r}\n".into(),

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -17,6 +18,8 @@ use crate::watch::Watch;
 
 const CONDITION: &str = "control-plane";
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const EMPTIED_PAUSE: Duration = Duration::from_millis(100);
+const EMPTIED_LOOKS: usize = 5;
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The resources of a process, and their changes.
@@ -25,6 +28,8 @@ pub(crate) struct Resources {
     watch: Option<Watch>,
     plane: Option<Plane>,
     last: Source,
+    // Something changed that was not read yet.
+    woken: bool,
 }
 
 struct Plane {
@@ -54,7 +59,7 @@ impl Resources {
                 }
             }
         }
-        Ok(Self { paths, watch: None, plane, last: Source::default() })
+        Ok(Self { paths, watch: None, plane, last: Source::default(), woken: false })
     }
 
     /// The first state. An unreadable path is an error; a plane that is not there is waited for.
@@ -79,11 +84,17 @@ impl Resources {
     /// this very process. What cannot be read is told, and waited for anew.
     pub(crate) async fn changed(&mut self) -> Source {
         loop {
-            tokio::select! {
-                () = file_change(&mut self.watch) => {}
-                () = plane_change(&mut self.plane) => {}
+            if !self.woken {
+                tokio::select! {
+                    () = file_change(&mut self.watch) => {}
+                    () = plane_change(&mut self.plane) => {}
+                }
             }
-            match self.read() {
+            // Until it is read: dropping this future loses no change.
+            self.woken = true;
+            let settled = self.settled().await;
+            self.woken = false;
+            match settled {
                 Ok(source) if source.files().eq(self.last.files()) => {}
                 Ok(source) => {
                     self.last = source.clone();
@@ -92,6 +103,23 @@ impl Resources {
                 Err(error) => tracing::error!("{error}; the configuration before stays in force"),
             }
         }
+    }
+
+    /// What is there now. A file that had text and has none is in the middle of being written in place, or was emptied
+    /// on purpose: a moment tells which.
+    async fn settled(&self) -> Result<Source, Failure> {
+        for _ in 0..EMPTIED_LOOKS {
+            let source = self.read()?;
+            let is_emptied = |(name, text): (&Arc<str>, &Arc<str>)| {
+                text.trim().is_empty()
+                    && self.last.files().any(|(was, before)| was == name && !before.trim().is_empty())
+            };
+            if !source.files().any(is_emptied) {
+                return Ok(source);
+            }
+            tokio::time::sleep(EMPTIED_PAUSE).await;
+        }
+        self.read()
     }
 
     fn read(&self) -> Result<Source, Failure> {
