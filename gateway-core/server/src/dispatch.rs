@@ -1,10 +1,11 @@
-//! Hands the requests of one connection to the service.
+//! Hands the requests of a connection that hyper speaks to the service: HTTP/2, and the one request that may leave
+//! HTTP/1.1 behind.
 
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context as Task, Poll, Waker, ready};
+use std::task::{Context as Task, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use http::header::CONNECTION;
@@ -16,6 +17,7 @@ use tower_service::Service;
 use towpath_gateway_core::{Body, Connection, Context, Fault, Reason, Request};
 
 use crate::Limits;
+use crate::answering::Answering;
 use crate::pace::Pace;
 
 /// hyper's service for one connection. It keeps one clone of the stack and calls it at once while that is ready.
@@ -24,11 +26,17 @@ pub(crate) struct Dispatch<S> {
     connection: Arc<Connection>,
     pace: Arc<Pace>,
     limits: Limits,
+    last: bool,
 }
 
 impl<S> Dispatch<S> {
     pub(crate) fn new(service: S, connection: Arc<Connection>, pace: Arc<Pace>, limits: Limits) -> Self {
-        Self { service: RefCell::new(service), connection, pace, limits }
+        Self { service: RefCell::new(service), connection, pace, limits, last: false }
+    }
+
+    /// The connection ends with the answer to its next request, unless that is 101.
+    pub(crate) fn last(self) -> Self {
+        Self { last: true, ..self }
     }
 
     fn prepare(&self, request: http::Request<Incoming>) -> Request {
@@ -53,11 +61,11 @@ where
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
         let open = Open::new(&self.pace);
         let old = request.version() < Version::HTTP_2;
-        let state = match refusal(&request, &self.limits) {
-            Some(reason) => State::Refused { fault: Some(Fault::new(reason)) },
-            None => start::<S>(&mut self.service.borrow_mut(), self.prepare(request)),
+        let answer = match refusal(&request, &self.limits) {
+            Some(reason) => Answering::refused(Fault::new(reason)),
+            None => Answering::start(&mut *self.service.borrow_mut(), self.prepare(request)),
         };
-        Exchange { state, open: Some(open), old }
+        Exchange { answer, open: Some(open), old, last: self.last }
     }
 }
 
@@ -72,38 +80,15 @@ fn refusal<B>(request: &http::Request<B>, limits: &Limits) -> Option<Reason> {
     (request.headers().len() > limits.header_count).then_some(Reason::HeadTooLarge)
 }
 
-fn start<S>(service: &mut S, request: Request) -> State<S, S::Future>
-where
-    S: Service<Request, Error: Into<Fault>> + Clone,
-{
-    match service.poll_ready(&mut Task::from_waker(Waker::noop())) {
-        Poll::Ready(Ok(())) => State::Called { answer: service.call(request) },
-        Poll::Ready(Err(error)) => State::Refused { fault: Some(error.into()) },
-        Poll::Pending => {
-            // The one that waits goes with the request, so that the place it may hold in a queue is used and waked.
-            let fresh = service.clone();
-            State::Waiting { service: std::mem::replace(service, fresh), request: Some(request) }
-        }
-    }
-}
-
 pin_project! {
     /// One request being answered.
     pub(crate) struct Exchange<S, F> {
         #[pin]
-        state: State<S, F>,
+        answer: Answering<S, F>,
         open: Option<Open>,
         // HTTP/1, which says goodbye in a header.
         old: bool,
-    }
-}
-
-pin_project! {
-    #[project = StateProjection]
-    enum State<S, F> {
-        Waiting { service: S, request: Option<Request> },
-        Called { #[pin] answer: F },
-        Refused { fault: Option<Fault> },
+        last: bool,
     }
 }
 
@@ -115,38 +100,14 @@ where
     type Output = Result<Response<ExchangeBody<B>>, Fault>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        let answer = loop {
-            match this.state.as_mut().project() {
-                StateProjection::Called { answer } => break ready!(answer.poll(cx)).map_err(Into::into),
-                StateProjection::Refused { fault } => {
-                    break Err(fault.take().unwrap_or_else(|| Fault::new(Reason::Internal)));
-                }
-                StateProjection::Waiting { service, request } => {
-                    let next = match (ready!(service.poll_ready(cx)), request.take()) {
-                        (Ok(()), Some(request)) => State::Called { answer: service.call(request) },
-                        (Err(error), _) => State::Refused { fault: Some(error.into()) },
-                        (Ok(()), None) => State::Refused { fault: None },
-                    };
-                    this.state.set(next);
-                }
-            }
-        };
-        let mut response = answer.unwrap_or_else(|fault| bare(&fault));
+        let this = self.project();
+        let mut response = ready!(this.answer.poll(cx));
         let open = this.open.take();
-        if *this.old && open.as_ref().is_some_and(|open| open.pace.is_draining()) {
+        if *this.last || *this.old && open.as_ref().is_some_and(|open| open.pace.is_draining()) {
             say_goodbye(&mut response);
         }
         Poll::Ready(Ok(response.map(|body| ExchangeBody { body, open })))
     }
-}
-
-/// A fault that no rescue took: the status of its reason and nothing more.
-fn bare<B: Default>(fault: &Fault) -> Response<B> {
-    tracing::debug!(%fault, "request refused by the server");
-    let mut response = Response::new(B::default());
-    *response.status_mut() = fault.reason().status();
-    response
 }
 
 fn say_goodbye<B>(response: &mut Response<B>) {
@@ -202,13 +163,13 @@ impl http_body::Body for Upload {
 }
 
 /// Counts its request as in flight.
-struct Open {
+pub(crate) struct Open {
     pace: Arc<Pace>,
     held_back: bool,
 }
 
 impl Open {
-    fn new(pace: &Arc<Pace>) -> Self {
+    pub(crate) fn new(pace: &Arc<Pace>) -> Self {
         pace.begin();
         Self { pace: Arc::clone(pace), held_back: false }
     }

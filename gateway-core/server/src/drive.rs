@@ -20,14 +20,13 @@ use crate::{Drain, Limits};
 /// Time for an idle HTTP/1 connection to close.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// How long nothing has to be asked before a connection gives its buffers back. Clients that are at work ask sooner.
-const REST: Duration = Duration::from_millis(250);
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// How a connection ended.
 #[derive(Debug)]
 pub(crate) enum End {
-    /// By itself, with hyper's error if there was one.
-    Over(Option<hyper::Error>),
+    /// By itself, with the error if there was one.
+    Over(Option<BoxError>),
     /// Out of patience.
     Expired(Expiry),
     /// At the deadline of the drain.
@@ -35,27 +34,24 @@ pub(crate) enum End {
 }
 
 /// A connection that can be asked to end when its requests are answered.
-pub(crate) trait Graceful: Future<Output = hyper::Result<()>> {
+pub(crate) trait Graceful: Future<Output = Result<(), Self::Error>> {
+    /// Why it failed.
+    type Error: Into<BoxError>;
+
     /// Ends when nothing is in flight.
     fn finish(self: Pin<&mut Self>);
-
-    /// Whether it holds more than waiting for the next request needs.
-    fn can_rest(&self) -> bool {
-        false
-    }
-
-    /// Gives back what waiting does not need. Asked only while nothing is on its way in either direction.
-    fn rest(self: Pin<&mut Self>) {}
 }
 
 impl<I, S, B> Graceful for Pin<Box<hyper::server::conn::http2::Connection<TokioIo<I>, S, TokioExecutor>>>
 where
     Self: Future<Output = hyper::Result<()>>,
-    S: HttpService<Incoming, ResBody = B, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
-    B: http_body::Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
+    S: HttpService<Incoming, ResBody = B, Error: Into<BoxError>>,
+    B: http_body::Body<Error: Into<BoxError>> + 'static,
     TokioIo<I>: hyper::rt::Read + hyper::rt::Write + Unpin,
     TokioExecutor: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
 {
+    type Error = hyper::Error;
+
     fn finish(self: Pin<&mut Self>) {
         self.get_mut().as_mut().graceful_shutdown();
     }
@@ -109,7 +105,7 @@ impl<C: Graceful> Future for Drive<C> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<End> {
         loop {
             if let Poll::Ready(result) = self.as_mut().project().connection.poll(cx) {
-                return Poll::Ready(End::Over(result.err()));
+                return Poll::Ready(End::Over(result.err().map(Into::into)));
             }
             let step = self.as_mut().project().step();
             match step {
@@ -123,7 +119,6 @@ impl<C: Graceful> Future for Drive<C> {
                     *this.finishing = true;
                     this.connection.finish();
                 }
-                Step::Rest => self.as_mut().project().connection.rest(),
                 Step::End(end) => {
                     if let End::Expired(Expiry::Head) = end {
                         let this = self.as_mut().project();
@@ -143,8 +138,6 @@ enum Step {
     Wait(Instant),
     /// Ask the connection to end when its requests are answered, and poll it again.
     Finish,
-    /// Give back what waiting does not need, and wait with the rest.
-    Rest,
     End(End),
 }
 
@@ -163,9 +156,7 @@ impl<C: Graceful> DriveProjection<'_, C> {
             None => None,
         };
         let due = expiry(self.facts(), self.limits);
-        let rest_at = self.rest_at();
-        let wake_at =
-            [due.map(|(at, _)| at), rest_at, drained_at, *self.close_by].into_iter().flatten().min();
+        let wake_at = [due.map(|(at, _)| at), drained_at, *self.close_by].into_iter().flatten().min();
         let alarm = self.alarm.deadline();
         if !self.alarm.is_elapsed() && wake_at.is_none_or(|at| at >= alarm) {
             return Step::Wait(alarm);
@@ -174,18 +165,8 @@ impl<C: Graceful> DriveProjection<'_, C> {
         if let Some(step) = self.overdue(due, now) {
             return step;
         }
-        if rest_at.is_some_and(|at| at <= now) {
-            return Step::Rest;
-        }
         // Requests of HTTP/2 end in other tasks, unseen here; none of those can become idle for long before this.
         Step::Wait(wake_at.unwrap_or_else(|| after(now, self.limits.idle_timeout)))
-    }
-
-    /// When the connection may rest, if all stays as quiet as it is.
-    fn rest_at(&self) -> Option<Instant> {
-        let may = !*self.finishing && self.close_by.is_none() && self.connection.can_rest();
-        let quiet = may.then(|| self.pace.quiet())??;
-        Some(after(quiet, REST))
     }
 
     /// Whether all is as it mostly is, with the alarm early enough: no need to look at each of the times.
@@ -198,8 +179,7 @@ impl<C: Graceful> DriveProjection<'_, C> {
         if self.alarm.is_elapsed() || self.drain.since().is_some() {
             return false;
         }
-        let patience = REST.min(self.limits.idle_timeout);
-        self.pace.idle().is_none_or(|since| self.alarm.deadline() <= since + patience)
+        self.pace.idle().is_none_or(|since| self.alarm.deadline() <= after(since, self.limits.idle_timeout))
     }
 
     fn overdue(&mut self, due: Option<(Instant, Expiry)>, now: Instant) -> Option<Step> {

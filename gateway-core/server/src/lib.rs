@@ -73,11 +73,12 @@
 
 mod accept;
 mod admission;
+mod answering;
 mod certificates;
 mod dispatch;
 mod drain;
 mod drive;
-mod http1;
+mod h1;
 mod limits;
 mod listen;
 mod pace;

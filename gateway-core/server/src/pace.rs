@@ -135,12 +135,17 @@ impl Pace {
     pub(crate) fn read(&self, bytes: usize) {
         let body = self.is_busy() || self.uploads.load(Ordering::Acquire) > 0;
         if self.framing == Framing::H1 && !body {
-            self.head_of.store(self.begun.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            self.begin_head();
         }
         // Only the first bytes are counted: the sum of all would overflow one day.
         if self.bytes.load(Ordering::Relaxed) < OPENING {
             self.bytes.fetch_add(bytes, Ordering::Relaxed);
         }
+    }
+
+    /// What came in counts as the next head.
+    pub(crate) fn begin_head(&self) {
+        self.head_of.store(self.begun.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
     /// Whether anything came in yet.
@@ -191,12 +196,6 @@ impl Pace {
     /// The body of a request is dropped, read or not.
     pub(crate) fn end_upload(&self) {
         self.uploads.fetch_sub(1, Ordering::Release);
-    }
-
-    /// Since when there is nothing of HTTP/1 on its way in either direction.
-    pub(crate) fn quiet(&self) -> Option<Instant> {
-        let heard = self.framing == Framing::H1 && self.heading().is_none() && self.blocked().is_none();
-        self.idle().filter(|_| heard && self.uploads.load(Ordering::Acquire) == 0)
     }
 
     /// An answer is asked for a piece, after `waited` or not.
@@ -285,28 +284,6 @@ mod tests {
         assert_eq!((pace.heading(), pace.idle()), (None, Some(Instant::now())));
         pace.read(1);
         assert_eq!(pace.heading(), Some(2));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn quiet_means_that_nothing_is_on_its_way() {
-        let pace = Pace::new(Framing::H1, Instant::now(), Drain::default());
-        assert_eq!(pace.quiet(), None, "a new connection owes its first head");
-        pace.begin();
-        pace.begin_upload();
-        assert_eq!(pace.quiet(), None, "a request is in flight");
-        pace.end();
-        pace.read(1);
-        assert_eq!((pace.quiet(), pace.heading()), (None, None), "its body may still be read");
-        pace.end_upload();
-        assert_eq!(pace.quiet(), Some(Instant::now()));
-        pace.blocks();
-        assert_eq!(pace.quiet(), None, "the end of the answer waits for the client");
-        pace.flows();
-        pace.read(1);
-        assert_eq!(pace.quiet(), None, "the next head is on its way");
-        let other = Pace::new(Framing::H2, Instant::now(), Drain::default());
-        other.read(OPENING);
-        assert_eq!(other.quiet(), None);
     }
 
     #[tokio::test(start_paused = true)]

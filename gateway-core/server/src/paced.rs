@@ -4,7 +4,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context as Task, Poll, ready};
+use std::task::{Context as Task, Poll};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -13,9 +13,6 @@ use crate::DrainGuard;
 use crate::pace::{Framing, Pace};
 
 const TIMED_OUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-
-/// What a client that was quiet may send at once without a second read.
-const ARRIVAL: usize = 1024;
 
 /// Notes every read and write in a [`Pace`]. Bytes can be put back in front of it, to be read again.
 pub(crate) struct Paced<T> {
@@ -63,17 +60,6 @@ impl<T: AsyncWrite + Unpin> Paced<T> {
 }
 
 impl<T: AsyncRead + Unpin> Paced<T> {
-    /// Resolves when there is something to read, or the end, and leaves it to be read. It needs no buffer that lasts.
-    pub(crate) fn poll_arrival(&mut self, cx: &mut Task<'_>) -> Poll<io::Result<()>> {
-        if self.prefix.is_empty() {
-            let mut bytes = [0; ARRIVAL];
-            let mut bytes = ReadBuf::new(&mut bytes);
-            ready!(Pin::new(&mut self.inner).poll_read(cx, &mut bytes))?;
-            self.prefix = Bytes::copy_from_slice(bytes.filled());
-        }
-        Poll::Ready(Ok(()))
-    }
-
     fn poll_bytes(&mut self, cx: &mut Task<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.prefix.is_empty() {
             return Pin::new(&mut self.inner).poll_read(cx, buf);

@@ -16,21 +16,19 @@ use std::task::{Context as Task, Poll};
 
 use bytes::Bytes;
 use http::Response;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::{Instant, timeout_at};
 use tower_service::Service;
 use towpath_gateway_core::{Accepted, BoxIo, Fault, Live, Request};
 
 use crate::dispatch::Dispatch;
-use crate::drive::{Drive, End};
-use crate::http1::Http1;
+use crate::drive::{BoxError, Drive, End};
+use crate::h1::{H1, Shared};
 use crate::pace::{Framing, Pace, after};
 use crate::paced::Paced;
 use crate::sniff::{agreed, sniff};
 use crate::{Drain, Limits};
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A connection being served; it resolves when the connection ends or becomes a tunnel.
 pub type ConnectionFuture = Pin<Box<dyn Future<Output = Result<(), Infallible>> + Send>>;
@@ -51,7 +49,7 @@ pub struct Serve<S> {
 struct Settings {
     limits: Limits,
     drain: Live<Drain>,
-    http1: Arc<http1::Builder>,
+    h1: Arc<Shared>,
     http2: http2::Builder<TokioExecutor>,
 }
 
@@ -60,7 +58,7 @@ impl<S> Serve<S> {
     /// behind [`Live`], another one lets those that came before end while the service goes on.
     pub fn new(service: S, limits: Limits, drain: impl Into<Live<Drain>>) -> Self {
         let drain = drain.into();
-        let settings = Settings { limits, drain, http1: Arc::new(http1(&limits)), http2: http2(&limits) };
+        let settings = Settings { limits, drain, h1: Arc::new(Shared::new(&limits)), http2: http2(&limits) };
         Self { service, settings: Arc::new(settings) }
     }
 }
@@ -95,21 +93,6 @@ where
     }
 }
 
-fn http1(limits: &Limits) -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    let head = (limits.head_bytes as usize).max(SMALLEST_HEAD);
-    // The head's timeout is ours: hyper's would run between requests, too.
-    builder.timer(TokioTimer::new()).header_read_timeout(None).max_header_size(head).max_buf_size(head);
-    // hyper parses on the stack at its own default only.
-    if limits.header_count != HYPERS_HEADER_COUNT {
-        builder.max_headers(limits.header_count);
-    }
-    builder
-}
-
-const SMALLEST_HEAD: usize = 8192;
-const HYPERS_HEADER_COUNT: usize = 100;
-
 fn http2(limits: &Limits) -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
@@ -143,15 +126,19 @@ where
         },
     };
     let pace = Arc::new(Pace::new(framing, start, drain.clone()));
-    let io = Paced::new(prefix, io, Arc::clone(&pace), guard);
     let limits = settings.limits;
-    let dispatch = Dispatch::new(service, Arc::new(connection), Arc::clone(&pace), limits);
+    let connection = Arc::new(connection);
     let end = match framing {
         Framing::H1 => {
-            let connection = Http1::new(Arc::clone(&settings.http1), io, dispatch);
+            let io = Paced::new(Bytes::new(), io, Arc::clone(&pace), guard);
+            pace.read(prefix.len());
+            let shared = Arc::clone(&settings.h1);
+            let connection = H1::new(io, prefix, service, connection, Arc::clone(&pace), limits, shared);
             pin!(Drive::new(connection, pace, limits, drain.clone())).await
         }
         Framing::H2 => {
+            let io = Paced::new(prefix, io, Arc::clone(&pace), guard);
+            let dispatch = Dispatch::new(service, connection, Arc::clone(&pace), limits);
             // Boxed, so that HTTP/1 need not have room for it.
             let connection = Box::pin(settings.http2.serve_connection(TokioIo::new(io), dispatch));
             pin!(Drive::new(connection, pace, limits, drain.clone())).await

@@ -9,8 +9,9 @@ const CORE: &[&str] = &["gateway-core"];
 /// Crate (without the prefix `towpath-`) and the workspace crates that it may depend on.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("gateway-core", &[]),
-    ("server", CORE),
-    ("upstream", CORE),
+    ("http1", CORE),
+    ("server", &["gateway-core", "http1"]),
+    ("upstream", &["gateway-core", "http1"]),
     ("auth", CORE),
     ("rate-limit", CORE),
     ("routing", CORE),

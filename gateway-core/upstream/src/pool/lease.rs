@@ -8,13 +8,12 @@ use http::Version;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use towpath_gateway_core::{Body, Fault, InFlight, Reason, Response};
-
-use super::translate;
+use towpath_http1::hop;
 
 /// The response as layers see it.
 pub(super) fn deliver(response: http::Response<Incoming>, place: InFlight) -> Response {
     let (mut parts, body) = response.into_parts();
-    translate::response(&mut parts.headers);
+    hop::strip(&mut parts.headers);
     parts.extensions.clear();
     // The version that the client speaks is the server's affair.
     parts.version = Version::HTTP_11;

@@ -6,9 +6,10 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use towpath_gateway_core::InFlight;
+use towpath_http1::Buffers;
 
 use super::PoolSettings;
-use super::h1::{Buffers, Wire};
+use super::h1::Wire;
 use super::h2::H2;
 use super::idle::Idle;
 use super::key::Key;

@@ -1,20 +1,11 @@
 //! Requests and responses in the form that the next connection needs (RFC 9110 section 7.6, RFC 9112, RFC 9113).
 
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, PROXY_AUTHENTICATE, TE, TRAILER, TRANSFER_ENCODING,
-    UPGRADE,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Uri, Version};
 use http_body::Body as _;
 use towpath_gateway_core::{Endpoint, Fault, Reason, Request, Transport};
-
-pub(super) const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-pub(super) const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-pub(super) const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-
-/// Headers that a `Connection` header cannot take away, whatever it names.
-const END_TO_END: [HeaderName; 3] = [HOST, CONTENT_LENGTH, PROXY_AUTHENTICATE];
+use towpath_http1::hop::{accepts_trailers, strip};
 
 /// Origin form, a `Host`, sound framing. `upgrade` says that the request may leave HTTP behind.
 pub(super) fn to_http1(request: &mut Request, endpoint: &Endpoint, upgrade: bool) -> Result<(), Fault> {
@@ -63,11 +54,6 @@ pub(super) fn to_http2(request: &mut Request, endpoint: &Endpoint) -> Result<(),
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     Ok(())
-}
-
-/// Takes away what concerned the connection that the response came on.
-pub(super) fn response(headers: &mut HeaderMap) {
-    strip(headers);
 }
 
 /// Makes `Host` say where the request goes, from the URI or the endpoint if the client did not.
@@ -119,50 +105,6 @@ fn frame(request: &mut Request) {
     }
 }
 
-/// Removes connection headers and those that `Connection` names (RFC 9110 section 7.6.1).
-fn strip(headers: &mut HeaderMap) {
-    // Most messages have none of them, and one look at the names costs less than the search for each.
-    if !headers.keys().any(is_hop_by_hop) {
-        return;
-    }
-    if headers.contains_key(CONNECTION) {
-        for name in named(headers) {
-            headers.remove(name);
-        }
-        headers.remove(CONNECTION);
-    }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, TE, UPGRADE, HTTP2_SETTINGS] {
-        headers.remove(name);
-    }
-}
-
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, TE, UPGRADE, HTTP2_SETTINGS].contains(name)
-}
-
-/// Whether a field may be sent as a trailer: not what frames or routes a message, nor what concerns its connection (RFC
-/// 9110 section 6.5.1).
-pub(super) fn may_trail(name: &HeaderName) -> bool {
-    !is_hop_by_hop(name) && ![HOST, CONTENT_LENGTH, TRAILER].contains(name)
-}
-
-fn named(headers: &HeaderMap) -> Vec<HeaderName> {
-    tokens(headers, &CONNECTION)
-        .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
-        .filter(|name| !END_TO_END.contains(name))
-        .collect()
-}
-
-fn accepts_trailers(headers: &HeaderMap) -> bool {
-    tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers"))
-}
-
-/// The members of a comma-separated header.
-pub(super) fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
-}
-
 /// HTTP/2 may split the cookie; HTTP/1.1 may not (RFC 9113 section 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let mut cookies = headers.get_all(COOKIE).iter();
@@ -177,7 +119,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
-    use http::Method;
+    use http::{HeaderName, Method};
     use http_body_util::StreamBody;
     use towpath_gateway_core::Body;
 

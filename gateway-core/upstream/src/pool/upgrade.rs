@@ -6,8 +6,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
 use towpath_gateway_core::{Body, BoxIo, Fault, Prefixed, Reason, Request, Response};
-
-use super::translate::tokens;
+use towpath_http1::hop;
 
 /// A client's wish to go on in another protocol, which its connection allows.
 pub(super) struct Upgrade {
@@ -22,10 +21,7 @@ impl Upgrade {
     pub(super) fn take(request: &mut Request) -> Option<Self> {
         let client = request.extensions_mut().remove::<OnUpgrade>()?;
         let headers = request.headers();
-        let asked = tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
-        let http = tokens(headers, &UPGRADE)
-            .any(|name| starts_with_ignore_case(name, "h2c") || starts_with_ignore_case(name, "http/"));
-        if !asked || http || headers.get_all(UPGRADE).iter().count() != 1 {
+        if !hop::asks_to_upgrade(headers) || headers.get_all(UPGRADE).iter().count() != 1 {
             return None;
         }
         Some(Self { client, protocols: headers.get(UPGRADE).cloned() })
@@ -56,12 +52,8 @@ impl Upgrade {
     }
 }
 
-fn starts_with_ignore_case(text: &str, start: &str) -> bool {
-    text.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start))
-}
-
 fn switching(mut headers: HeaderMap, protocol: Option<HeaderValue>) -> HeaderMap {
-    super::translate::response(&mut headers);
+    hop::strip(&mut headers);
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.extend(protocol.map(|protocol| (UPGRADE, protocol)));
     headers

@@ -8,10 +8,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use towpath_gateway_core::{Body, Destination, Fault, Response};
+use towpath_http1::response::ResponseHead;
+use towpath_http1::{Broken, Decoded, Framing, Sending};
 
-use super::decode::{Decoded, Framing};
-use super::head::Head;
-use super::upload::{Broken, Upload};
 use super::wire::Wire;
 use super::{broken, end_of_stream, invalid};
 use crate::pool::key::Key;
@@ -24,7 +23,7 @@ pub(super) struct Loan {
     pub(super) store: Arc<Store>,
     pub(super) destination: Destination,
     /// What is left of the request, if the server answered before it had all of it.
-    pub(super) upload: Option<Box<Upload>>,
+    pub(super) upload: Option<Box<Sending>>,
     /// Whether both sides will have another request on the connection.
     pub(super) keep: bool,
 }
@@ -32,8 +31,8 @@ pub(super) struct Loan {
 impl Loan {
     /// Bytes that came after the response are an answer to nothing: they would be taken for the next one.
     fn give_back(mut self) {
-        if self.keep && self.upload.is_none() && self.wire.read.is_empty() {
-            self.wire.park();
+        if self.keep && self.upload.is_none() && self.wire.read.bytes.is_empty() {
+            self.wire.read.park();
             self.store.put(self.key, self.wire);
         }
     }
@@ -49,20 +48,23 @@ impl Loan {
                 self.upload = None;
             }
             Poll::Ready(Err(Broken::Body(error))) => return Err(super::request_body(error)),
+            Poll::Ready(Err(Broken::Length(how))) => {
+                return Err(super::request_body(super::wrong_length(how)));
+            }
         }
         Ok(())
     }
 }
 
 /// The response as layers see it. A body that is here already comes without its connection.
-pub(super) fn deliver(head: Head, mut loan: Loan) -> Response {
+pub(super) fn deliver(head: ResponseHead, mut loan: Loan) -> Response {
     let body = match head.framing {
         Framing::Length(0) => {
             loan.give_back();
             Body::empty()
         }
-        Framing::Length(length) if loan.wire.read.len() as u64 >= length => {
-            let bytes = loan.wire.read.split_to(usize::try_from(length).unwrap_or(usize::MAX)).freeze();
+        Framing::Length(length) if loan.wire.read.bytes.len() as u64 >= length => {
+            let bytes = loan.wire.read.bytes.split_to(usize::try_from(length).unwrap_or(usize::MAX)).freeze();
             loan.give_back();
             Body::from(bytes)
         }
@@ -84,7 +86,7 @@ impl Download {
         let Some(loan) = &mut self.loan else { return Poll::Ready(Ok(Decoded::End)) };
         loan.poll_upload(cx)?;
         loop {
-            let decoded = self.framing.decode(&mut loan.wire.read);
+            let decoded = self.framing.decode(&mut loan.wire.read.bytes);
             match decoded.map_err(|error| invalid(error, &loan.destination))? {
                 Decoded::More => {}
                 decoded => return Poll::Ready(Ok(decoded)),

@@ -4,12 +4,8 @@
 //! body reads on, sends what is left of the request, and brings the connection back.
 
 mod body;
-mod buffers;
-mod decode;
-mod head;
-mod section;
-mod upload;
 mod wire;
+mod write;
 
 use std::future::poll_fn;
 use std::io;
@@ -22,18 +18,17 @@ use towpath_gateway_core::{
     BodyError, BoxIo, Connected, Destination, Fault, Prefixed, Reason, Request, Response,
 };
 
+use towpath_http1::response::{self, ResponseHead};
+use towpath_http1::{Broken, Invalid, Section, Sending};
+
 use self::body::{Loan, deliver};
-pub(super) use self::buffers::Buffers;
-pub(super) use self::head::Head;
-use self::section::{Invalid, Section};
-use self::upload::{Broken, Upload};
 pub(super) use self::wire::Wire;
 use super::upgrade::Upgrade;
 use super::{Try, fault, translate};
 
 /// A request as it goes out.
 pub(super) struct Outgoing {
-    upload: Upload,
+    upload: Sending,
     upgrade: Option<Box<Upgrade>>,
     /// It is a `HEAD` request, whose response has no body.
     to_head: bool,
@@ -49,7 +44,7 @@ pub(super) fn prepare<C>(attempt: &Try<C>, mut request: Request) -> Result<Outgo
     let upgrade = Upgrade::take(&mut request).map(Box::new);
     translate::to_http1(&mut request, &attempt.destination.endpoint, upgrade.is_some())?;
     let to_head = request.method() == Method::HEAD;
-    let upload = Upload::of(request, attempt.store.buffers().writer())?;
+    let upload = write::begin(request, attempt.store.buffers().writer())?;
     Ok(Outgoing { upload, upgrade, to_head, sent: false, section: Section::default(), stuck: None })
 }
 
@@ -95,19 +90,19 @@ where
 
 fn conclude<C>(
     attempt: Try<C>,
-    outgoing: Outgoing,
+    mut outgoing: Outgoing,
     mut wire: Box<Wire>,
-    head: Head,
+    head: ResponseHead,
 ) -> Result<Response, Fault> {
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         let upgrade = outgoing.upgrade.ok_or_else(|| {
             Fault::new(Reason::UpstreamInvalid).with_detail("101 without an upgrade request")
         })?;
-        let ahead = std::mem::take(&mut wire.read).freeze();
+        let ahead = std::mem::take(&mut wire.read.bytes).freeze();
         return upgrade.join(head.headers, Prefixed::new(ahead, wire.io));
     }
     let upload = if outgoing.sent {
-        attempt.store.buffers().give_writer(outgoing.upload.into_buffer());
+        attempt.store.buffers().give_writer(outgoing.upload.take_buffer());
         None
     } else {
         Some(Box::new(outgoing.upload))
@@ -119,14 +114,16 @@ fn conclude<C>(
 
 impl Outgoing {
     /// Sends and reads until the response head is there.
-    fn poll_answer(&mut self, wire: &mut Wire, cx: &mut Task<'_>) -> Poll<Result<Head, End>> {
+    fn poll_answer(&mut self, wire: &mut Wire, cx: &mut Task<'_>) -> Poll<Result<ResponseHead, End>> {
         self.poll_upload(&mut wire.io, cx)?;
         // What comes before a byte of the request went out is not its answer.
         if !self.upload.has_begun() {
             return Poll::Pending;
         }
         loop {
-            match head::parse(&mut wire.read, &mut self.section, self.to_head).map_err(End::Invalid)? {
+            match response::parse(&mut wire.read.bytes, &mut self.section, self.to_head)
+                .map_err(End::Invalid)?
+            {
                 // Interim responses are for whoever waits before it sends its body (RFC 9110 section 15.2).
                 Some(head) if is_interim(&head) => continue,
                 Some(head) => return Poll::Ready(Ok(head)),
@@ -149,6 +146,7 @@ impl Outgoing {
             Poll::Pending => {}
             Poll::Ready(Ok(())) => self.sent = true,
             Poll::Ready(Err(Broken::Body(error))) => return Err(End::Body(error)),
+            Poll::Ready(Err(Broken::Length(how))) => return Err(End::Body(wrong_length(how))),
             Poll::Ready(Err(Broken::Io(error))) if !self.upload.has_begun() => {
                 return Err(End::Untouched(error));
             }
@@ -158,7 +156,7 @@ impl Outgoing {
     }
 }
 
-fn is_interim(head: &Head) -> bool {
+fn is_interim(head: &ResponseHead) -> bool {
     head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS
 }
 
@@ -180,6 +178,10 @@ impl End {
             Self::Io(error) => broken(error, destination),
         }
     }
+}
+
+fn wrong_length(how: &str) -> BodyError {
+    BodyError::new(Fault::new(Reason::BadRequest).with_detail(format!("the body is {how} than its length")))
 }
 
 /// A body that a layer or the client broke off carries its own reason.

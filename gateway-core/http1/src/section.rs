@@ -5,7 +5,7 @@ use std::fmt;
 
 /// Bytes that are not HTTP/1.1, with what is wrong about them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Invalid(pub(super) &'static str);
+pub struct Invalid(pub &'static str);
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -18,7 +18,7 @@ impl Error for Invalid {}
 /// Finds the empty line that ends a section. Remembers how far it looked, so that a section that comes byte by byte
 /// is looked through once.
 #[derive(Debug, Default)]
-pub(super) struct Section {
+pub struct Section {
     seen: usize,
 }
 
@@ -27,7 +27,7 @@ impl Section {
     ///
     /// A line that ends with a bare LF is invalid at once: peers that read such lines two ways are how requests are
     /// smuggled (RFC 9112 section 2.2 lets a recipient accept them; it need not).
-    pub(super) fn end(&mut self, bytes: &[u8], limit: usize) -> Result<Option<usize>, Invalid> {
+    pub fn end(&mut self, bytes: &[u8], limit: usize) -> Result<Option<usize>, Invalid> {
         while let Some(at) = line_feed(bytes, self.seen) {
             let before = |n: usize| at.checked_sub(n).and_then(|at| bytes.get(at));
             if before(1) != Some(&b'\r') {
@@ -47,8 +47,8 @@ impl Section {
 }
 
 /// The place of the first LF from `start` on.
-pub(super) fn line_feed(bytes: &[u8], start: usize) -> Option<usize> {
-    Some(start + bytes.get(start..)?.iter().position(|byte| *byte == b'\n')?)
+pub(crate) fn line_feed(bytes: &[u8], start: usize) -> Option<usize> {
+    Some(start + memchr::memchr(b'\n', bytes.get(start..)?)?)
 }
 
 #[cfg(test)]

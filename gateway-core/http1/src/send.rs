@@ -1,80 +1,92 @@
-//! A request on its way out: the head, and the body as fast as both sides allow.
+//! A message on its way out: the head, and the body as fast as both sides allow.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context as Task, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName};
+use http::HeaderMap;
 use http_body::{Body as _, Frame};
 use tokio::io::AsyncWrite;
-use towpath_gateway_core::{Body, BodyError, BoxIo, Fault, Reason, Request};
+use towpath_gateway_core::{Body, BodyError};
 
-use super::head::length;
-use crate::pool::translate;
+use crate::{hop, write_line};
 
-/// Bytes of the first write. They fit one TLS record, so a failed first write means that the server can read nothing of
-/// the request.
+/// Bytes of a cautious first write. They fit one TLS record, so a failed first write means that the other side can read
+/// nothing of the message.
 const FIRST: usize = 16 * 1024;
 /// Data up to this size is copied behind what goes out before it; more is written from where it is.
 const SMALL: usize = 4 * 1024;
 
-/// What is left of a request.
-pub(super) struct Upload {
+/// What is left of a message.
+pub struct Sending {
     out: Vec<u8>,
     /// Bytes of `out` that were written.
     written: usize,
     /// Data that goes out after `out`.
     data: Bytes,
     body: Body,
-    framing: Framing,
+    length: Length,
     begun: bool,
+    cautious: bool,
 }
 
-/// How the body's end is told.
+/// How the other side learns where the body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Framing {
+pub enum Length {
     /// After so many more bytes.
-    Length(u64),
-    Chunked,
-    /// There is no more of it.
+    Known(u64),
+    /// In chunks. Trailers are sent if `trailers` says that they are welcome, and left out else.
+    Chunked {
+        /// Whether the other side takes trailers.
+        trailers: bool,
+    },
+    /// With the connection.
+    Close,
+    /// There is no more of it, or never was.
     Ended,
 }
 
-/// Why a request did not get out.
-pub(super) enum Broken {
+/// Why a message did not get out.
+#[derive(Debug)]
+pub enum Broken {
     /// Its body broke off.
     Body(BodyError),
+    /// Its body is `longer` or `shorter` than was announced.
+    Length(&'static str),
+    /// The other side takes no more.
     Io(io::Error),
 }
 
-impl Upload {
-    /// A request in HTTP/1.1's form, which [`translate::to_http1`] gives it. `out` is an empty buffer.
-    pub(super) fn of(request: Request, mut out: Vec<u8>) -> Result<Self, Fault> {
-        write_head(&mut out, &request);
-        let framing = framing(request.headers())?;
-        let body = request.into_body();
-        let framing = if body.is_end_stream() { Framing::Ended } else { framing };
-        Ok(Self { out, written: 0, data: Bytes::new(), body, framing, begun: false })
+impl Sending {
+    /// A message whose head is written to `out` already.
+    pub fn new(out: Vec<u8>, body: Body, length: Length) -> Self {
+        Self { out, written: 0, data: Bytes::new(), body, length, begun: false, cautious: false }
+    }
+
+    /// The first write is small enough to be taken as one record or not at all, so that a connection that was closing
+    /// can be told from one that took a part of the message.
+    #[must_use]
+    pub fn cautious(self) -> Self {
+        Self { cautious: true, ..self }
     }
 
     /// Whether a connection has taken a part of it, however small.
-    pub(super) fn has_begun(&self) -> bool {
+    pub fn has_begun(&self) -> bool {
         self.begun
     }
 
     /// The buffer, for the next one.
-    pub(super) fn into_buffer(self) -> Vec<u8> {
-        self.out
+    pub fn take_buffer(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.out)
     }
 
     /// Sends on. Ready when all of it is sent.
-    pub(super) fn poll(&mut self, io: &mut BoxIo, cx: &mut Task<'_>) -> Poll<Result<(), Broken>> {
+    pub fn poll<T: AsyncWrite + Unpin>(&mut self, io: &mut T, cx: &mut Task<'_>) -> Poll<Result<(), Broken>> {
         loop {
             let filled = self.fill(cx)?;
             if self.is_drained() {
-                ready!(Pin::new(io).poll_flush(cx)).map_err(Broken::Io)?;
+                ready!(Pin::new(&mut *io).poll_flush(cx)).map_err(Broken::Io)?;
                 return filled.map(Ok);
             }
             ready!(self.poll_write(io, cx)).map_err(Broken::Io)?;
@@ -83,7 +95,7 @@ impl Upload {
 
     /// Takes from the body what fits. Pending if the body is not ready.
     fn fill(&mut self, cx: &mut Task<'_>) -> Poll<Result<(), Broken>> {
-        while self.framing != Framing::Ended && self.data.is_empty() && self.out.len() < SMALL {
+        while self.length != Length::Ended && self.data.is_empty() && self.out.len() < SMALL {
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => self.push(frame)?,
                 Some(Err(error)) => return Poll::Ready(Err(Broken::Body(error))),
@@ -102,15 +114,16 @@ impl Upload {
     }
 
     fn push_data(&mut self, data: Bytes) -> Result<(), Broken> {
-        match &mut self.framing {
-            Framing::Length(left) => {
-                *left = left.checked_sub(data.len() as u64).ok_or_else(|| wrong("longer"))?;
+        match &mut self.length {
+            Length::Known(left) => {
+                *left = left.checked_sub(data.len() as u64).ok_or(Broken::Length("longer"))?;
                 if *left == 0 {
-                    self.framing = Framing::Ended;
+                    self.length = Length::Ended;
                 }
             }
-            Framing::Chunked => write_size(&mut self.out, data.len()),
-            Framing::Ended => return Ok(()),
+            Length::Chunked { .. } => write_size(&mut self.out, data.len()),
+            Length::Close => {}
+            Length::Ended => return Ok(()),
         }
         if data.len() > SMALL {
             self.data = data;
@@ -122,25 +135,25 @@ impl Upload {
     }
 
     fn close_chunk(&mut self) {
-        if self.framing == Framing::Chunked {
+        if matches!(self.length, Length::Chunked { .. }) {
             self.out.extend_from_slice(b"\r\n");
         }
     }
 
     fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), Broken> {
-        match self.framing {
-            Framing::Length(0) | Framing::Ended => {}
-            Framing::Length(_) => return Err(wrong("shorter")),
-            Framing::Chunked => {
+        match self.length {
+            Length::Known(0) | Length::Close | Length::Ended => {}
+            Length::Known(_) => return Err(Broken::Length("shorter")),
+            Length::Chunked { trailers: welcome } => {
                 self.out.extend_from_slice(b"0\r\n");
-                let trailers = trailers.unwrap_or_default();
-                for (name, value) in trailers.iter().filter(|(name, _)| translate::may_trail(name)) {
+                let trailers = trailers.filter(|_| welcome).unwrap_or_default();
+                for (name, value) in trailers.iter().filter(|(name, _)| hop::may_trail(name)) {
                     write_line(&mut self.out, name, value.as_bytes());
                 }
                 self.out.extend_from_slice(b"\r\n");
             }
         }
-        self.framing = Framing::Ended;
+        self.length = Length::Ended;
         Ok(())
     }
 
@@ -148,10 +161,10 @@ impl Upload {
         self.out.is_empty() && self.data.is_empty()
     }
 
-    fn poll_write(&mut self, io: &mut BoxIo, cx: &mut Task<'_>) -> Poll<io::Result<()>> {
+    fn poll_write<T: AsyncWrite + Unpin>(&mut self, io: &mut T, cx: &mut Task<'_>) -> Poll<io::Result<()>> {
         let out = self.out.get(self.written..).unwrap_or_default();
         let io = Pin::new(io);
-        let result = if !self.begun {
+        let result = if self.cautious && !self.begun {
             io.poll_write(cx, out.get(..FIRST).unwrap_or(out))
         } else if self.data.is_empty() {
             io.poll_write(cx, out)
@@ -182,41 +195,6 @@ impl Upload {
             }
         }
     }
-}
-
-fn wrong(how: &str) -> Broken {
-    let fault = Fault::new(Reason::BadRequest).with_detail(format!("the body is {how} than its length"));
-    Broken::Body(BodyError::new(fault))
-}
-
-/// The framing that the headers announce.
-fn framing(headers: &HeaderMap) -> Result<Framing, Fault> {
-    if let Some(value) = headers.get(CONTENT_LENGTH) {
-        let length = length(value.as_bytes()).map(Framing::Length);
-        return length
-            .ok_or_else(|| Fault::new(Reason::BadRequest).with_detail("Content-Length is not a number"));
-    }
-    Ok(if headers.contains_key(TRANSFER_ENCODING) { Framing::Chunked } else { Framing::Ended })
-}
-
-fn write_head(out: &mut Vec<u8>, request: &Request) {
-    out.reserve(1024);
-    out.extend_from_slice(request.method().as_str().as_bytes());
-    out.push(b' ');
-    let target = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    out.extend_from_slice(target.as_bytes());
-    out.extend_from_slice(b" HTTP/1.1\r\n");
-    for (name, value) in request.headers() {
-        write_line(out, name, value.as_bytes());
-    }
-    out.extend_from_slice(b"\r\n");
-}
-
-fn write_line(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
-    out.extend_from_slice(name.as_str().as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
 }
 
 fn write_size(out: &mut Vec<u8>, size: usize) {

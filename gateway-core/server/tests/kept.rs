@@ -1,18 +1,14 @@
-//! HTTP/1 connections that give their buffers back between requests, under a clock that stands still.
+//! HTTP/1 connections between requests, under a clock that stands still.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
 
 mod support;
 
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context as Task, Poll};
 use std::time::Duration;
 
 use http_body_util::BodyExt;
 use support::{handler, hello, serve_stream};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -21,44 +17,14 @@ use towpath_server::{Drain, Limits};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
-/// Notes how much room is held ready for the next bytes.
-struct Room {
-    inner: DuplexStream,
-    room: Arc<AtomicUsize>,
-}
-
-impl AsyncRead for Room {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Task<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.room.store(buf.remaining(), Ordering::Relaxed);
-        Pin::new(&mut self.inner).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Room {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Task<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-}
-
 struct Client {
     io: DuplexStream,
-    room: Arc<AtomicUsize>,
     serving: JoinHandle<()>,
 }
 
 fn connect(service: HttpService, drain: &Drain) -> Client {
     let (io, server) = duplex(64 * 1024);
-    let room = Arc::new(AtomicUsize::new(0));
-    let server = Room { inner: server, room: Arc::clone(&room) };
-    Client { io, room, serving: serve_stream(server, service, Limits::edge(), drain) }
+    Client { io, serving: serve_stream(server, service, Limits::edge(), drain) }
 }
 
 impl Client {
@@ -79,33 +45,6 @@ impl Client {
         let mut text = String::new();
         self.io.read_to_string(&mut text).await.unwrap();
         text
-    }
-
-    fn rests(&self) -> bool {
-        self.room.load(Ordering::Relaxed) <= 1024
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_quiet_connection_holds_no_buffer_and_serves_on() {
-    let mut client = connect(hello(), &Drain::default());
-    for _ in 0..3 {
-        client.send(GET).await;
-        assert!(client.answer().await.starts_with("HTTP/1.1 200"));
-        assert!(!client.rests(), "the next request may come at once");
-        sleep(Duration::from_secs(1)).await;
-        assert!(client.rests());
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_client_at_work_does_not_make_it_rest() {
-    let mut client = connect(hello(), &Drain::default());
-    for _ in 0..20 {
-        client.send(GET).await;
-        client.answer().await;
-        sleep(Duration::from_millis(200)).await;
-        assert!(!client.rests());
     }
 }
 
@@ -129,7 +68,6 @@ async fn the_beginning_of_a_pipelined_request_is_not_lost() {
     client.send(&[GET, &GET[..9]].concat()).await;
     client.answer().await;
     sleep(Duration::from_secs(5)).await;
-    assert!(!client.rests(), "a head is on its way");
     client.send(&GET[9..]).await;
     assert!(client.answer().await.starts_with("HTTP/1.1 200"));
 }
@@ -164,7 +102,6 @@ async fn a_drain_finds_it_and_it_may_ask_one_last_time() {
         client.send(GET).await;
         client.answer().await;
         sleep(Duration::from_secs(1)).await;
-        assert!(client.rests());
         let start = Instant::now();
         drain.signal();
         if asks {
@@ -196,7 +133,6 @@ async fn a_body_that_is_read_beyond_the_answer_arrives_whole() {
     client.answer().await;
     for _ in 0..3 {
         sleep(Duration::from_secs(5)).await;
-        assert!(!client.rests());
         client.send(&[b'x'; 10]).await;
     }
     assert_eq!(whole.await.unwrap().unwrap(), 30);

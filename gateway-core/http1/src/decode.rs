@@ -1,12 +1,15 @@
-//! Response bodies, taken apart (RFC 9112 sections 6 and 7). No socket: bytes come in a buffer.
+//! Bodies, taken apart (RFC 9112 sections 6 and 7). No socket: bytes come in a buffer.
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use httparse::{EMPTY_HEADER, Status};
 
-use super::head::{MAX_HEADERS, field};
-use super::section::{Invalid, Section, line_feed};
-use crate::pool::translate;
+use crate::fields::field;
+use crate::hop;
+use crate::section::{Invalid, Section, line_feed};
+
+/// Lines of trailers.
+const MAX_HEADERS: usize = 100;
 
 /// Bytes of trailers.
 const MAX_TRAILERS: usize = 16 * 1024;
@@ -17,7 +20,7 @@ const MAX_DIGITS: usize = 16;
 
 /// Where a body ends.
 #[derive(Debug)]
-pub(super) enum Framing {
+pub enum Framing {
     /// After so many more bytes.
     Length(u64),
     /// After the last chunk and its trailers.
@@ -28,22 +31,25 @@ pub(super) enum Framing {
 
 /// What a buffer held.
 #[derive(Debug)]
-pub(super) enum Decoded {
+pub enum Decoded {
     /// Not enough.
     More,
+    /// A part of the body.
     Data(Bytes),
     /// The last of it.
     Trailers(HeaderMap),
+    /// Nothing more.
     End,
 }
 
 impl Framing {
-    pub(super) fn chunked() -> Self {
+    /// At the start of a chunked body.
+    pub fn chunked() -> Self {
         Self::Chunked(Chunked { state: State::Size, seen: 0, extensions: 0, section: Section::default() })
     }
 
     /// Takes the next part from the start of `read`.
-    pub(super) fn decode(&mut self, read: &mut BytesMut) -> Result<Decoded, Invalid> {
+    pub fn decode(&mut self, read: &mut BytesMut) -> Result<Decoded, Invalid> {
         match self {
             Self::Length(0) => Ok(Decoded::End),
             Self::Chunked(chunked) => chunked.decode(read),
@@ -54,7 +60,7 @@ impl Framing {
     }
 
     /// Bytes that certainly have yet to come, as far as this is known.
-    pub(super) fn left(&self) -> u64 {
+    pub fn left(&self) -> u64 {
         match self {
             Self::Length(left) | Self::Chunked(Chunked { state: State::Data(left), .. }) => *left,
             Self::Chunked(_) | Self::Close => 0,
@@ -71,7 +77,7 @@ fn take(read: &mut BytesMut, left: &mut u64) -> Bytes {
 
 /// A chunked body.
 #[derive(Debug)]
-pub(super) struct Chunked {
+pub struct Chunked {
     state: State,
     /// Bytes of the size line that were looked at.
     seen: usize,
@@ -156,7 +162,7 @@ impl Chunked {
         let mut trailers = HeaderMap::with_capacity(fields.len());
         for header in fields {
             let (name, value) = field(&bytes, header)?;
-            if translate::may_trail(&name) {
+            if hop::may_trail(&name) {
                 trailers.append(name, value);
             }
         }

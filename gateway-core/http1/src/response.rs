@@ -7,33 +7,36 @@ use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use httparse::{ParserConfig, Status};
 
-use super::decode::Framing;
-use super::section::{Invalid, Section};
-use crate::pool::translate::{self, HTTP2_SETTINGS, KEEP_ALIVE, PROXY_CONNECTION};
+use crate::fields::{field, length, members};
+use crate::hop::{self, HTTP2_SETTINGS, KEEP_ALIVE, PROXY_CONNECTION};
+use crate::{Framing, Invalid, Section};
 
 /// Bytes of a response head.
 const MAX_HEAD: usize = 64 * 1024;
-/// Header lines of a response head, or of trailers.
-pub(super) const MAX_HEADERS: usize = 100;
+/// Header lines of a response head.
+const MAX_HEADERS: usize = 100;
 /// What every response starts with.
 const START: &[u8] = b"HTTP/1.";
 
 /// A response head without what concerned its connection alone.
 #[derive(Debug)]
-pub(in crate::pool) struct Head {
-    pub(in crate::pool) status: StatusCode,
-    pub(in crate::pool) headers: HeaderMap,
-    pub(super) framing: Framing,
+pub struct ResponseHead {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// Where the body ends.
+    pub framing: Framing,
     /// Whether the server will take another request on the connection.
-    pub(super) keep: bool,
+    pub keep: bool,
 }
 
 /// Takes a head from the start of `read`, or nothing if it has not come yet. `to_head`: it answers a `HEAD` request.
-pub(super) fn parse(
+pub fn parse(
     read: &mut BytesMut,
     section: &mut Section,
     to_head: bool,
-) -> Result<Option<Head>, Invalid> {
+) -> Result<Option<ResponseHead>, Invalid> {
     if !read.iter().zip(START).all(|(byte, expected)| byte == expected) {
         return Err(Invalid("the answer is not HTTP/1"));
     }
@@ -41,7 +44,7 @@ pub(super) fn parse(
     build(&read.split_to(end).freeze(), to_head).map(Some)
 }
 
-fn build(bytes: &Bytes, to_head: bool) -> Result<Head, Invalid> {
+fn build(bytes: &Bytes, to_head: bool) -> Result<ResponseHead, Invalid> {
     let mut space = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut []);
     match ParserConfig::default().parse_response_with_uninit_headers(&mut response, bytes, &mut space) {
@@ -60,21 +63,11 @@ fn build(bytes: &Bytes, to_head: bool) -> Result<Head, Invalid> {
         }
     }
     if facts.hop && status != StatusCode::SWITCHING_PROTOCOLS {
-        translate::response(&mut headers);
+        hop::strip(&mut headers);
     }
     let framing = facts.framing(status, to_head)?;
     let keep = facts.keeps() && !matches!(framing, Framing::Close);
-    Ok(Head { status, headers, framing, keep })
-}
-
-/// Name and value of a line of `bytes`; the value is a part of them.
-pub(super) fn field(
-    bytes: &Bytes,
-    header: &httparse::Header<'_>,
-) -> Result<(HeaderName, HeaderValue), Invalid> {
-    let name = HeaderName::from_bytes(header.name.as_bytes());
-    let value = HeaderValue::from_maybe_shared(bytes.slice_ref(header.value));
-    Ok((name.map_err(|_| Invalid("a header name"))?, value.map_err(|_| Invalid("a header value"))?))
+    Ok(ResponseHead { status, headers, framing, keep })
 }
 
 /// What the headers say about the connection and the body.
@@ -124,7 +117,7 @@ impl Facts {
 
     fn note_connection(&mut self, value: &HeaderValue) -> bool {
         let mut names = false;
-        for token in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+        for token in members(value) {
             if token.eq_ignore_ascii_case(b"close") {
                 self.keep = Some(false);
             } else if token.eq_ignore_ascii_case(b"keep-alive") {
@@ -156,13 +149,4 @@ impl Facts {
             None => Framing::Close,
         })
     }
-}
-
-/// `1*DIGIT` and nothing else, below 2^64.
-pub(super) fn length(text: &[u8]) -> Option<u64> {
-    let digits = (!text.is_empty()).then_some(text)?;
-    digits.iter().try_fold(0u64, |length, byte| {
-        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
-        length.checked_mul(10)?.checked_add(digit)
-    })
 }
