@@ -22,7 +22,8 @@ pub struct Context(Arc<Slots>);
 struct Slots {
     parent: Option<Context>,
     started: Instant,
-    connection: OnceLock<Arc<Connection>>,
+    /// Known from the start; a cell that is filled later costs a hundred instructions.
+    connection: Option<Arc<Connection>>,
     trace: OnceLock<TraceContext>,
     route: OnceLock<(RouteName, Policies)>,
     consumer: OnceLock<Consumer>,
@@ -79,24 +80,26 @@ macro_rules! slots {
 impl Context {
     /// An empty record, started now.
     pub fn new() -> Self {
-        Self::made(None)
+        Self::made(None, None)
     }
 
     /// The record of a request that arrived on `connection`.
     pub fn on(connection: Arc<Connection>) -> Self {
-        let context = Self::made(None);
-        context.0.connection.get_or_init(|| connection);
-        context
+        Self::made(None, Some(connection))
     }
 
     /// The record of a nested pass or of a copy of the request: its own slots, linked to this one.
     #[must_use]
     pub fn child(&self) -> Self {
-        Self::made(Some(self.clone()))
+        Self::made(Some(self.clone()), None)
     }
 
     /// The record among a request's extensions; made and put there if there is none.
     pub fn of(extensions: &mut Extensions) -> Self {
+        // Mostly it is there, and a look costs half of what room for a new one does.
+        if let Some(found) = extensions.get::<Self>() {
+            return found.clone();
+        }
         extensions.get_or_insert_with(Self::new).clone()
     }
 
@@ -105,11 +108,11 @@ impl Context {
         extensions.get()
     }
 
-    fn made(parent: Option<Self>) -> Self {
+    fn made(parent: Option<Self>, connection: Option<Arc<Connection>>) -> Self {
         Self(Arc::new(Slots {
             parent,
             started: Instant::now(),
-            connection: OnceLock::new(),
+            connection,
             trace: OnceLock::new(),
             route: OnceLock::new(),
             consumer: OnceLock::new(),
@@ -131,12 +134,12 @@ impl Context {
         self.0.started
     }
 
-    slots! {
-        /// The connection that the request came in on.
-        connection,
-        /// Written by the server.
-        set_connection: Arc<Connection>, "connection";
+    /// The connection that the request came in on, if a server said so with [`Context::on`].
+    pub fn connection(&self) -> Option<&Arc<Connection>> {
+        self.0.connection.as_ref()
+    }
 
+    slots! {
         /// Where the request stands in its trace.
         trace,
         /// Written by the tracing layer.

@@ -32,7 +32,8 @@ pub fn strip(headers: &mut HeaderMap) {
     }
 }
 
-fn is_hop_by_hop(name: &HeaderName) -> bool {
+/// Whether a header concerns one connection alone, whatever `Connection` says.
+pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, TE, UPGRADE, HTTP2_SETTINGS].contains(name)
 }
 

@@ -16,6 +16,8 @@ use crate::{Framing, Invalid, Section, hop};
 
 /// Header lines for which there is room without asking the heap.
 const USUAL: usize = 100;
+/// Headers that layers may add before the map has to grow, which costs as much as several headers.
+const ADDED: usize = 6;
 
 /// Bounds of a request head.
 #[derive(Debug, Clone, Copy)]
@@ -157,7 +159,7 @@ fn build<'a>(
     let method = method.map_err(|_| Invalid("the method is not a token"))?;
     let target = target(bytes, request.path.unwrap_or_default(), &method, limits)?;
     let mut facts = Facts { old: request.version == Some(0), ..Facts::default() };
-    let mut headers = HeaderMap::with_capacity(request.headers.len());
+    let mut headers = HeaderMap::with_capacity(request.headers.len() + ADDED);
     for header in &*request.headers {
         let (name, value) = field(bytes, header)?;
         facts.note(&name, &value)?;

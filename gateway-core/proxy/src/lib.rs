@@ -4,6 +4,7 @@
 //! compiled for and in the stack behind each listener, and in nothing else.
 
 mod admin;
+mod allocator;
 mod args;
 mod check;
 mod credential;

@@ -1,12 +1,13 @@
 //! One request and its answer.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context as Task, Poll, ready};
 
 use http::Response;
 use pin_project_lite::pin_project;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tower_service::Service;
 use towpath_gateway_core::{Body, Fault, Request};
 use towpath_http1::{Broken, Reader, Sending};
@@ -22,6 +23,8 @@ use crate::drive::BoxError;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// Bytes of further requests that are taken in while one is answered.
 const AHEAD: usize = 8 * 1024;
+/// Bytes of them that are taken in at once.
+const GLANCE: usize = 1024;
 
 pin_project! {
     /// A request that is being answered. It holds its place as in flight until the answer is handed over whole.
@@ -191,9 +194,12 @@ fn poll_gone<T: AsyncRead + Unpin>(
     cx: &mut Task<'_>,
 ) -> Poll<Result<Progress, BoxError>> {
     while read.bytes.len() < AHEAD {
-        match ready!(read.poll_fill(io, 0, cx)) {
-            Ok(0) => return Poll::Ready(Ok(Progress::Gone)),
-            Ok(_) => {}
+        // Mostly nothing comes, and then no buffer is needed.
+        let mut room = [const { MaybeUninit::uninit() }; GLANCE];
+        let mut room = ReadBuf::uninit(&mut room);
+        match ready!(Pin::new(&mut *io).poll_read(cx, &mut room)) {
+            Ok(()) if room.filled().is_empty() => return Poll::Ready(Ok(Progress::Gone)),
+            Ok(()) => read.bytes.extend_from_slice(room.filled()),
             Err(error) => return Poll::Ready(Err(error.into())),
         }
     }

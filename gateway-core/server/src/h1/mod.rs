@@ -12,7 +12,6 @@ mod exchange;
 mod intake;
 
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as Task, Poll, ready};
@@ -151,15 +150,6 @@ where
     }
 }
 
-/// What a head that was waited for turned out to be.
-#[allow(clippy::large_enum_variant)] // on the stack for a moment, where a box would cost more
-enum Arrival {
-    Request(RequestHead, Bytes),
-    Refused(Refused),
-    /// The client has gone, or it has been quiet long enough.
-    End,
-}
-
 impl<S, B> Future for H1<S>
 where
     S: Service<Request, Response = Response<B>, Error: Into<Fault>, Future: Send + 'static>,
@@ -172,12 +162,7 @@ where
         loop {
             let mut this = self.as_mut().project();
             let next = match this.state.as_mut().project() {
-                StateProjection::Head => match ready!(this.poll_head(cx))? {
-                    Arrival::Request(head, bytes) if head.upgrades => this.leave(&bytes)?,
-                    Arrival::Request(head, _) => this.begin(head),
-                    Arrival::Refused(refused) => this.refuse(refused),
-                    Arrival::End => State::Closing { lingers: false },
-                },
+                StateProjection::Head => ready!(this.poll_head(cx))?,
                 StateProjection::Busy { exchange } => {
                     let Some(io) = this.io else { return Poll::Ready(Ok(())) };
                     let keep = !*this.finishing && !this.pace.is_draining();
@@ -240,22 +225,24 @@ where
     S: Clone + Send + 'static,
     B: http_body::Body<Data: Send, Error: Into<BoxError>> + Default + Send + 'static,
 {
-    fn poll_head(&mut self, cx: &mut Task<'_>) -> Poll<io::Result<Arrival>> {
-        let Some(io) = self.io else { return Poll::Ready(Ok(Arrival::End)) };
+    /// What to do with the next head, or at the end of the stream.
+    fn poll_head(&mut self, cx: &mut Task<'_>) -> Poll<Result<State<S>, BoxError>> {
         loop {
             if !self.read.bytes.is_empty() {
                 match request::parse(&mut self.read.bytes, self.section, &self.shared.limits) {
-                    Ok(Some((head, bytes))) => return Poll::Ready(Ok(Arrival::Request(head, bytes))),
+                    Ok(Some((head, bytes))) if head.upgrades => return Poll::Ready(self.leave(&bytes)),
+                    Ok(Some((head, _))) => return Poll::Ready(Ok(self.begin(head))),
                     // What came with the request before counts as well: it has no more time than others.
                     Ok(None) => self.pace.begin_head(),
-                    Err(refused) => return Poll::Ready(Ok(Arrival::Refused(refused))),
+                    Err(refused) => return Poll::Ready(Ok(self.refuse(refused))),
                 }
             }
-            if *self.finishing && self.read.bytes.is_empty() {
-                return Poll::Ready(Ok(Arrival::End));
-            }
+            let ended = *self.finishing && self.read.bytes.is_empty();
+            let Some(io) = self.io.as_mut().filter(|_| !ended) else {
+                return Poll::Ready(Ok(State::Closing { lingers: false }));
+            };
             if ready!(self.read.poll_fill(io, 0, cx))? == 0 {
-                return Poll::Ready(Ok(Arrival::End));
+                return Poll::Ready(Ok(State::Closing { lingers: false }));
             }
         }
     }

@@ -5,21 +5,27 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Uri, Version};
 use http_body::Body as _;
 use towpath_gateway_core::{Endpoint, Fault, Reason, Request, Transport};
-use towpath_http1::hop::{accepts_trailers, strip};
+use towpath_http1::hop::{accepts_trailers, is_hop_by_hop, strip};
+use towpath_http1::{Length, length};
 
-/// Origin form, a `Host`, sound framing. `upgrade` says that the request may leave HTTP behind.
-pub(super) fn to_http1(request: &mut Request, endpoint: &Endpoint, upgrade: bool) -> Result<(), Fault> {
-    host(request, endpoint)?;
+/// Origin form, a `Host`, sound framing, which it gives. `upgrade` says that the request may leave HTTP behind.
+pub(super) fn to_http1(request: &mut Request, endpoint: &Endpoint, upgrade: bool) -> Result<Length, Fault> {
+    let found = Found::among(request.headers());
+    host(request, endpoint, found.host)?;
     if let Some(uri) = origin_form(request.uri()) {
         *request.uri_mut() = uri;
     }
     *request.version_mut() = Version::HTTP_11;
-    let trailers = accepts_trailers(request.headers());
+    let trailers = found.hop && accepts_trailers(request.headers());
     let protocol = upgrade.then(|| request.headers().get(UPGRADE).cloned()).flatten();
-    strip(request.headers_mut());
-    frame(request);
+    if found.hop {
+        strip(request.headers_mut());
+    }
+    let length = frame(request, found.length)?;
     let headers = request.headers_mut();
-    join_cookies(headers);
+    if found.cookie {
+        join_cookies(headers);
+    }
     if let Some(protocol) = protocol {
         headers.insert(UPGRADE, protocol);
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -27,12 +33,36 @@ pub(super) fn to_http1(request: &mut Request, endpoint: &Endpoint, upgrade: bool
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
-    Ok(())
+    Ok(length)
+}
+
+/// Which of the headers that matter here a request holds: one walk in place of a search for each.
+#[derive(Default)]
+#[allow(clippy::struct_excessive_bools)] // facts that do not depend on each other
+struct Found {
+    host: bool,
+    length: bool,
+    cookie: bool,
+    hop: bool,
+}
+
+impl Found {
+    fn among(headers: &HeaderMap) -> Self {
+        let mut found = Self::default();
+        for name in headers.keys() {
+            found.host |= *name == HOST;
+            found.length |= *name == CONTENT_LENGTH;
+            found.cookie |= *name == COOKIE;
+            found.hop |= is_hop_by_hop(name);
+        }
+        found
+    }
 }
 
 /// Scheme and authority in the URI, no `Host`, no connection headers.
 pub(super) fn to_http2(request: &mut Request, endpoint: &Endpoint) -> Result<(), Fault> {
-    host(request, endpoint)?;
+    let found = Found::among(request.headers());
+    host(request, endpoint, found.host)?;
     let authority = request.headers_mut().remove(HOST);
     let authority = authority.and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let path = request.uri().path_and_query().cloned();
@@ -47,7 +77,7 @@ pub(super) fn to_http2(request: &mut Request, endpoint: &Endpoint) -> Result<(),
     *request.version_mut() = Version::HTTP_2;
     let trailers = accepts_trailers(request.headers());
     // HTTP/2 has frames of its own: of this only a length that is known stays.
-    frame(request);
+    frame(request, found.length)?;
     let headers = request.headers_mut();
     strip(headers);
     if trailers {
@@ -57,11 +87,11 @@ pub(super) fn to_http2(request: &mut Request, endpoint: &Endpoint) -> Result<(),
 }
 
 /// Makes `Host` say where the request goes, from the URI or the endpoint if the client did not.
-fn host(request: &mut Request, endpoint: &Endpoint) -> Result<(), Fault> {
+fn host(request: &mut Request, endpoint: &Endpoint, named: bool) -> Result<(), Fault> {
     if request.method() == http::Method::CONNECT {
         return Err(bad("CONNECT asks for a tunnel, and a backend is not a proxy"));
     }
-    if request.headers().contains_key(HOST) {
+    if named {
         return Ok(());
     }
     let authority = request.uri().authority().map(Authority::as_str);
@@ -83,24 +113,31 @@ fn origin_form(uri: &Uri) -> Option<Uri> {
     Some(uri.path_and_query().cloned().map_or_else(|| Uri::from_static("/"), Uri::from))
 }
 
-/// One statement of the body's length, which is the body's own: two would be read two ways.
-fn frame(request: &mut Request) {
+/// One statement of the body's length, which is the body's own: two would be read two ways. `stated` says that the
+/// headers have one.
+fn frame(request: &mut Request, stated: bool) -> Result<Length, Fault> {
     let (ended, exact) = (request.body().is_end_stream(), request.body().size_hint().exact());
     let headers = request.headers_mut();
     match exact {
         _ if ended => {
             // What is left of a body that has ended already is nothing, whatever its length was said to be.
-            if headers.contains_key(CONTENT_LENGTH) {
+            if stated {
                 headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
             }
+            Ok(Length::Ended)
         }
         Some(length) => {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+            Ok(Length::Known(length))
         }
-        None if headers.contains_key(CONTENT_LENGTH) => {}
+        None if stated => {
+            let stated = headers.get(CONTENT_LENGTH).and_then(|value| length(value.as_bytes()));
+            stated.map(Length::Known).ok_or_else(|| bad("Content-Length is not a number"))
+        }
         // Said outright, for a GET with a body of unknown length would else be sent without it.
         None => {
             headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            Ok(Length::Chunked { trailers: true })
         }
     }
 }

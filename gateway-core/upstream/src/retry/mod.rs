@@ -19,7 +19,7 @@ use std::task::{Context as Task, Poll, ready};
 use std::time::Duration;
 
 use http::header::UPGRADE;
-use http::{HeaderMap, Method, Response, Uri, Version};
+use http::{HeaderName, HeaderValue, Method, Response, Uri, Version};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep};
 use tower_layer::Layer;
@@ -147,7 +147,8 @@ struct Spare<S> {
     method: Method,
     uri: Uri,
     version: Version,
-    headers: HeaderMap,
+    /// Line by line: a copy of the map would cost more than it costs to make it anew in the rare case.
+    headers: Vec<(HeaderName, HeaderValue)>,
     body: Kept,
 }
 
@@ -158,7 +159,7 @@ impl<S: Clone> Spare<S> {
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),
-            headers: request.headers().clone(),
+            headers: request.headers().iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
             body: Kept::of(request.body_mut()),
         }
     }
@@ -171,7 +172,7 @@ impl<S> Spare<S> {
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         *request.version_mut() = self.version;
-        *request.headers_mut() = self.headers.clone();
+        request.headers_mut().extend(self.headers.iter().cloned());
         request.extensions_mut().insert(context.clone());
         Some(request)
     }

@@ -42,9 +42,9 @@ pub(super) struct Outgoing {
 /// Makes a request ready to be written.
 pub(super) fn prepare<C>(attempt: &Try<C>, mut request: Request) -> Result<Outgoing, Fault> {
     let upgrade = Upgrade::take(&mut request).map(Box::new);
-    translate::to_http1(&mut request, &attempt.destination.endpoint, upgrade.is_some())?;
+    let length = translate::to_http1(&mut request, &attempt.destination.endpoint, upgrade.is_some())?;
     let to_head = request.method() == Method::HEAD;
-    let upload = write::begin(request, attempt.store.buffers().writer())?;
+    let upload = write::begin(request, length, attempt.store.buffers().writer());
     Ok(Outgoing { upload, upgrade, to_head, sent: false, section: Section::default(), stuck: None })
 }
 
