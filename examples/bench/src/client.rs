@@ -106,7 +106,7 @@ pub(crate) fn wait_for_answer(
         if Instant::now() > deadline {
             return Err(format!("{} does not serve {path}: {why}", process.name).into());
         }
-        sleep(Duration::from_millis(20));
+        sleep(Duration::from_millis(2));
     }
 }
 

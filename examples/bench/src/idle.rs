@@ -1,9 +1,9 @@
-//! Memory of idle connections: one request is served on each, then all are kept.
+//! How soon a process answers, and its memory of idle connections: one request is served on each, then all are kept.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 use serde::Serialize;
@@ -19,6 +19,8 @@ const SETTLE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Idle {
     pub(crate) proxy: Kind,
+    /// From the start of the process to its first answer, the faster of two, in milliseconds.
+    pub(crate) start_ms: f64,
     /// Resident memory after the first request, in MiB.
     pub(crate) rss_mib: f64,
     /// Growth for each idle plaintext connection, in KiB.
@@ -30,9 +32,11 @@ pub(crate) struct Idle {
 impl Idle {
     /// One line.
     pub(crate) fn text(&self) -> String {
-        let Self { proxy, rss_mib, plain_kib, tls_kib } = self;
+        let Self { proxy, start_ms, rss_mib, plain_kib, tls_kib } = self;
         let name = proxy.name();
-        format!("{name}: {rss_mib:.1} MiB, {plain_kib:.1} KiB a plaintext, {tls_kib:.1} KiB a TLS connection")
+        format!(
+            "{name}: {start_ms:.0} ms to the first answer, {rss_mib:.1} MiB, {plain_kib:.1} KiB a plaintext, {tls_kib:.1} KiB a TLS connection"
+        )
     }
 }
 
@@ -43,15 +47,18 @@ pub(crate) fn measure(
     mut wait: impl FnMut(&mut Proxy, SocketAddr, bool) -> Result<(), Failure>,
 ) -> Result<Idle, Failure> {
     let config = client::checker(&ground.certificates)?;
+    let mut start_ms = f64::INFINITY;
     let mut growth = |tls: bool| -> Result<(f64, f64), Failure> {
+        let began = Instant::now();
         let mut proxy = kind.start(Role::Edge, ground)?.ok_or("it has no part in this")?;
         let address = if tls { proxy.tls } else { proxy.plain }.ok_or("it has no such listener")?;
         wait(&mut proxy, address, tls)?;
+        start_ms = start_ms.min(began.elapsed().as_secs_f64() * 1000.0);
         hold(&proxy, address, tls.then_some(&config))
     };
     let (rss_mib, plain_kib) = growth(false)?;
     let (_, tls_kib) = growth(true)?;
-    Ok(Idle { proxy: kind, rss_mib, plain_kib, tls_kib })
+    Ok(Idle { proxy: kind, start_ms, rss_mib, plain_kib, tls_kib })
 }
 
 /// Memory before in MiB, and growth for each connection in KiB.

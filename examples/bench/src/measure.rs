@@ -14,7 +14,7 @@ use crate::idle::{self, Idle};
 use crate::load::{Done, Load, Target};
 use crate::process::{Pin, Process};
 use crate::proxy::{Ground, Kind, Proxy, Role, prefix};
-use crate::scenario::{Scenario, TABLES};
+use crate::scenario::{Scenario, Variant};
 use crate::statistics::float;
 use crate::{Failure, client, interrupt, tools, usage};
 
@@ -45,8 +45,7 @@ pub(crate) struct Outcome {
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
     pub(crate) proxy: Kind,
-    /// Routes of its table, where that is what is measured.
-    pub(crate) routes: Option<u32>,
+    pub(crate) variant: Variant,
     pub(crate) rounds: Vec<Round>,
 }
 
@@ -66,7 +65,7 @@ pub(crate) struct Round {
 /// A proxy, or a pair of them, that load can be sent to.
 struct Candidate {
     kind: Kind,
-    routes: Option<u32>,
+    variant: Variant,
     processes: Vec<Process>,
     target: Target,
 }
@@ -111,7 +110,7 @@ impl Bench {
         let mut candidates = self.candidates(scenario, &mut outcome.left_out)?;
         outcome.rows = candidates
             .iter()
-            .map(|candidate| Row { proxy: candidate.kind, routes: candidate.routes, rounds: Vec::new() })
+            .map(|candidate| Row { proxy: candidate.kind, variant: candidate.variant, rounds: Vec::new() })
             .collect();
         for candidate in &mut candidates {
             self.send(scenario.load(), candidate, 1)?;
@@ -135,12 +134,12 @@ impl Bench {
         order.rotate_left(first);
         for (candidate, row) in order {
             let round = self.send(load, candidate, self.secs)?;
-            let table = candidate.routes.map(|count| format!(" ({count} routes)")).unwrap_or_default();
             eprintln!(
-                "  round {}/{} {}{table}: {:.1} us/request, {:.0} requests/s, {} failed",
+                "  round {}/{} {}{}: {:.1} us/request, {:.0} requests/s, {} failed",
                 number + 1,
                 self.rounds,
                 candidate.kind.name(),
+                candidate.variant.suffix(),
                 round.cpu_us,
                 round.per_second,
                 round.failed
@@ -172,12 +171,11 @@ impl Bench {
 
     /// Starts whoever can do the work. Towpath must; a peer that cannot is left out, and said to be.
     fn candidates(&self, scenario: Scenario, left_out: &mut Vec<String>) -> Result<Vec<Candidate>, Failure> {
-        let tables = if scenario == Scenario::Routes { TABLES.map(Some).to_vec() } else { vec![None] };
         let mut candidates = Vec::new();
         for &kind in &self.kinds {
-            for &table in &tables {
+            for variant in scenario.variants() {
                 interrupt::check()?;
-                match self.candidate(kind, scenario, table) {
+                match self.candidate(kind, scenario, variant) {
                     Ok(Some(candidate)) => candidates.push(candidate),
                     Ok(None) => left_out.push(format!("{} has no part in this", kind.name())),
                     Err(failure) if kind == Kind::Towpath => return Err(failure),
@@ -193,18 +191,18 @@ impl Bench {
         &self,
         kind: Kind,
         scenario: Scenario,
-        routes: Option<u32>,
+        variant: Variant,
     ) -> Result<Option<Candidate>, Failure> {
-        let path = match (scenario, routes) {
+        let path = match (scenario, variant) {
             (Scenario::Large, _) => self.backend.large(),
-            (_, Some(count)) => prefix(count.saturating_sub(1)),
+            (_, Variant::Table(count)) => prefix(count.saturating_sub(1)),
             _ => "/".to_owned(),
         };
         let (processes, address) = if scenario == Scenario::Mtls {
             let Some(pair) = self.pair(kind)? else { return Ok(None) };
             pair
         } else {
-            let Some(mut proxy) = kind.start(routes.map_or(Role::Edge, Role::Table), &self.ground)? else {
+            let Some(mut proxy) = kind.start(role(scenario, variant), &self.ground)? else {
                 return Ok(None);
             };
             let Some(address) = (if scenario.is_tls() { proxy.tls } else { proxy.plain }) else {
@@ -214,7 +212,7 @@ impl Bench {
             (vec![proxy.process], address)
         };
         let target = Target { address, tls: scenario.is_tls(), path };
-        Ok(Some(Candidate { kind, routes, processes, target }))
+        Ok(Some(Candidate { kind, variant, processes, target }))
     }
 
     /// Two of a kind with mutual TLS between them, and where load enters.
@@ -269,6 +267,14 @@ impl Bench {
             interrupt::check()?;
         }
         Ok(())
+    }
+}
+
+fn role(scenario: Scenario, variant: Variant) -> Role {
+    match (scenario, variant) {
+        (_, Variant::Table(count)) => Role::Table(count),
+        (Scenario::Log, variant) => Role::Logging(variant == Variant::Logged),
+        _ => Role::Edge,
     }
 }
 

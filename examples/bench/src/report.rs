@@ -6,9 +6,11 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::args::Args;
+use crate::idle::Idle;
 use crate::machine::Machine;
 use crate::measure::{Bench, Outcome, Round, Row};
 use crate::proxy::Kind;
+use crate::scenario::Variant;
 use crate::statistics::Spread;
 use crate::{Failure, chart};
 
@@ -37,7 +39,7 @@ impl Row {
     /// Proxy, and the size of its table if that is measured.
     pub(crate) fn label(&self) -> String {
         let name = self.proxy.name();
-        self.routes.map_or_else(|| name.to_owned(), |count| format!("{name} {count}"))
+        format!("{name}{}", self.variant.suffix())
     }
 }
 
@@ -88,22 +90,30 @@ pub(crate) fn table(outcome: &Outcome) -> String {
         text.push_str("|---|---|---|---|---|---|---|---|\n");
     }
     for row in &outcome.rows {
-        let own = outcome.rows.iter().find(|own| own.proxy == Kind::Towpath && own.routes == row.routes);
+        let own =
+            outcome.rows.iter().find(|own| own.proxy == Kind::Towpath && is_beside(own.variant, row.variant));
         let _ = writeln!(text, "| {} |", cells(row, own).join(" | "));
     }
     if !outcome.idle.is_empty() {
         text.push_str(
-            "| proxy | RSS MiB | KiB a plaintext connection | KiB a TLS connection |\n|---|---|---|---|\n",
+            "| proxy | cold start ms | RSS MiB | KiB a plaintext connection | KiB a TLS connection |\n\
+             |---|---|---|---|---|\n",
         );
     }
     for idle in &outcome.idle {
-        let (name, rss) = (idle.proxy.name(), idle.rss_mib);
-        let _ = writeln!(text, "| {name} | {rss:.1} | {:.1} | {:.1} |", idle.plain_kib, idle.tls_kib);
+        let Idle { proxy, start_ms, rss_mib, plain_kib, tls_kib } = idle;
+        let name = proxy.name();
+        let _ = writeln!(text, "| {name} | {start_ms:.0} | {rss_mib:.1} | {plain_kib:.1} | {tls_kib:.1} |");
     }
     for why in &outcome.left_out {
         let _ = writeln!(text, "\nLeft out: {why}");
     }
     text
+}
+
+/// Whether a row is compared with Towpath's own of the variant `own`.
+fn is_beside(own: Variant, row: Variant) -> bool {
+    own == row || (own, row) == (Variant::Usual, Variant::Logged)
 }
 
 fn cells(row: &Row, own: Option<&Row>) -> Vec<String> {
@@ -142,7 +152,7 @@ mod tests {
             p99_ms: None,
             rss_mib: 10.0,
         };
-        Row { proxy, routes: None, rounds: figures.iter().map(round).collect() }
+        Row { proxy, variant: Variant::Usual, rounds: figures.iter().map(round).collect() }
     }
 
     #[test]

@@ -87,20 +87,18 @@ where
         let timeouts = context.policy::<Timeouts>().unwrap_or(&self.default);
         let state = match timeouts.request.map(|limit| begin(&context, limit)).transpose() {
             Err(fault) => State::Refused { fault: Some(fault) },
-            Ok(left) => {
-                let limit = left.map(Limit::new);
-                State::Waiting { answer: self.inner.call(request), limit, context }
-            }
+            Ok(limit) => State::Waiting { answer: self.inner.call(request), limit, context },
         };
         DeadlineFuture { state }
     }
 }
 
-/// Starts the clock, which counts from the request's arrival. Gives the time that is left.
-fn begin(context: &Context, limit: Duration) -> Result<Duration, Fault> {
+/// Starts the clock, which counts from the request's arrival.
+fn begin(context: &Context, limit: Duration) -> Result<Limit, Fault> {
     let left = limit.saturating_sub(context.started().elapsed());
-    context.set_deadline((Instant::now() + left).into_std())?;
-    Ok(left)
+    let end = Instant::now() + left;
+    context.set_deadline(end.into_std())?;
+    Ok(Limit::until(end, left))
 }
 
 pin_project! {

@@ -6,7 +6,7 @@ use std::task::{Context as Task, Poll, ready};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use towpath_gateway_core::{Context, Fault, Outcome, Reason};
 
 pin_project! {
@@ -21,6 +21,11 @@ pin_project! {
 impl Limit {
     pub(crate) fn new(left: Duration) -> Self {
         Self { left, sleep: sleep(left) }
+    }
+
+    /// For whoever knows the moment already: asking for the time costs more than all else here.
+    pub(crate) fn until(end: Instant, left: Duration) -> Self {
+        Self { left, sleep: sleep_until(end) }
     }
 
     /// `answer`, or the fault that its time is over. The answer is asked first, so that one that is there at once

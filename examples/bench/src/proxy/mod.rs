@@ -36,6 +36,8 @@ pub(crate) enum Role {
     Edge,
     /// A plaintext listener with so many prefixes `/r0/`, `/r1/`, … and nothing else.
     Table(u32),
+    /// A plaintext listener like that of an edge, with an access log or without.
+    Logging(bool),
     /// A plaintext listener, mutual TLS to the next proxy.
     Originate(SocketAddr),
     /// A listener that asks for mutual TLS, plaintext to the backend.
@@ -97,6 +99,9 @@ impl Kind {
 
     /// Starts it in a role; `None` if it has no part in that.
     pub(crate) fn start(self, role: Role, ground: &Ground) -> Result<Option<Proxy>, Failure> {
+        if matches!(role, Role::Logging(_)) && self != Self::Towpath {
+            return Ok(None);
+        }
         let number = ground.started.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}-{number}", self.name());
         let dir = ground.dir.join(&name);

@@ -51,7 +51,7 @@ fn locations(role: Role, ground: &Ground) -> String {
             client.certificate.display(),
             client.key.display(),
         ),
-        Role::Edge | Role::Accept => format!("location / {{ {PASS} }}"),
+        Role::Edge | Role::Accept | Role::Logging(_) => format!("location / {{ {PASS} }}"),
     }
 }
 

@@ -24,17 +24,25 @@ pub(super) fn start(role: Role, dir: &Path, ground: &Ground) -> Result<Start, Fa
     let documents: Vec<_> = resources(role, ground)?.iter().map(Value::to_string).collect();
     // JSON is YAML: one document each.
     written(&config, "bench.yaml", &documents.join("\n---\n"))?;
-    let word = if matches!(role, Role::Edge | Role::Table(_)) { "gateway" } else { "sidecar" };
+    let word =
+        if matches!(role, Role::Edge | Role::Table(_) | Role::Logging(_)) { "gateway" } else { "sidecar" };
     let (program, mut args) = program(word, ground)?;
     args.extend([
         format!("--config={}", config.display()),
         format!("--admin={}", net::free()?),
         "--workers=1".to_owned(),
-        "--access-log=off".to_owned(),
+        format!("--access-log={}", log(role, dir)),
         "--drain=1".to_owned(),
     ]);
     args.extend(duty(role, ground, plain, tls));
     Ok(Start { program, args, plain, tls })
+}
+
+fn log(role: Role, dir: &Path) -> String {
+    if role == Role::Logging(true) {
+        return dir.join("access.log").display().to_string();
+    }
+    "off".to_owned()
 }
 
 /// This program's own copy, or the one of a directory.
@@ -49,7 +57,7 @@ fn duty(role: Role, ground: &Ground, plain: Option<SocketAddr>, tls: Option<Sock
     let mut args = Vec::new();
     let mut map = Vec::new();
     match role {
-        Role::Edge | Role::Table(_) => {
+        Role::Edge | Role::Table(_) | Role::Logging(_) => {
             args.push("--workload=bench/gateway-0".to_owned());
             map.extend(plain.map(|address| format!("bench/gateway:80={address}")));
             map.extend(tls.map(|address| format!("bench/gateway:443={address}")));
