@@ -58,14 +58,6 @@ impl Framing {
             Self::Close => Ok(Decoded::Data(read.split().freeze())),
         }
     }
-
-    /// Bytes that certainly have yet to come, as far as this is known.
-    pub fn left(&self) -> u64 {
-        match self {
-            Self::Length(left) | Self::Chunked(Chunked { state: State::Data(left), .. }) => *left,
-            Self::Chunked(_) | Self::Close => 0,
-        }
-    }
 }
 
 /// Up to `left` bytes of `read`, shared, not copied.

@@ -32,20 +32,21 @@ impl Reader {
         Self { bytes: BytesMut::from(ahead), size: SMALL, buffers }
     }
 
-    /// Reads what there is; 0 at the end of the stream. While nothing comes, no buffer is held. `left` is how much
-    /// certainly has yet to come, as far as that is known: large bodies get large buffers.
+    /// Reads what there is; 0 at the end of the stream. While nothing comes, no buffer is held. Reads that fill their
+    /// buffer make the next one larger, and small ones smaller: whoever keeps a byte keeps all of its buffer.
     pub fn poll_fill<T: AsyncRead + Unpin>(
         &mut self,
         io: &mut T,
-        left: u64,
         cx: &mut Task<'_>,
     ) -> Poll<io::Result<usize>> {
-        self.make_room(left);
+        self.make_room();
         let room = self.bytes.capacity() - self.bytes.len();
         match pin!(io.read_buf(&mut self.bytes)).poll(cx) {
             Poll::Ready(Ok(n)) => {
                 if n == room {
                     self.size = (self.size * 2).min(LARGE);
+                } else if n < self.size / 4 {
+                    self.size = (self.size / 2).max(SMALL);
                 }
                 Poll::Ready(Ok(n))
             }
@@ -73,10 +74,7 @@ impl Reader {
         self.size = SMALL;
     }
 
-    fn make_room(&mut self, left: u64) {
-        if left > self.size as u64 {
-            self.size = LARGE;
-        }
+    fn make_room(&mut self) {
         let wanted = if self.size == SMALL { ROOM } else { self.size / 2 };
         if self.bytes.capacity() == 0 && self.size == SMALL {
             self.bytes = self.buffers.reader();
@@ -101,11 +99,10 @@ mod tests {
         for _ in 0..3 {
             let (mut client, mut io) = tokio::io::duplex(64);
             let mut read = Reader::new(Arc::clone(&buffers), Bytes::new());
-            let first =
-                std::future::poll_fn(|cx| Poll::Ready(read.poll_fill(&mut io, 0, cx).is_ready())).await;
+            let first = std::future::poll_fn(|cx| Poll::Ready(read.poll_fill(&mut io, cx).is_ready())).await;
             assert!(!first && read.bytes.capacity() == 0);
             client.write_all(b"abc").await.unwrap();
-            let n = std::future::poll_fn(|cx| read.poll_fill(&mut io, 0, cx)).await.unwrap();
+            let n = std::future::poll_fn(|cx| read.poll_fill(&mut io, cx)).await.unwrap();
             assert_eq!((n, &read.bytes[..]), (3, &b"abc"[..]));
             let place = read.bytes.as_ptr() as usize;
             assert_eq!(*used.get_or_insert(place), place, "the same memory again");
@@ -116,13 +113,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn large_bodies_get_large_buffers_which_are_not_kept() {
+    async fn buffers_grow_with_what_comes_and_large_ones_are_not_kept() {
         let (mut client, mut io) = tokio::io::duplex(1 << 20);
         client.write_all(&vec![b'x'; 200_000]).await.unwrap();
         let mut read = Reader::new(Arc::default(), Bytes::new());
-        let n = std::future::poll_fn(|cx| read.poll_fill(&mut io, 200_000, cx)).await.unwrap();
-        assert!(n >= LARGE, "{n}");
-        read.bytes.clear();
+        let mut sizes = Vec::new();
+        for _ in 0..5 {
+            sizes.push(std::future::poll_fn(|cx| read.poll_fill(&mut io, cx)).await.unwrap());
+            read.bytes.clear();
+        }
+        assert!(sizes.is_sorted() && sizes[0] <= SMALL && sizes[4] >= LARGE, "{sizes:?}");
         read.park();
         assert!(read.buffers.reader().capacity() <= SMALL);
     }

@@ -9,7 +9,7 @@ use std::task::{Context as Task, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use http::header::CONNECTION;
-use http::{HeaderValue, Response, StatusCode, Version};
+use http::{HeaderValue, Method, Response, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
@@ -60,12 +60,13 @@ where
 
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
         let open = Open::new(&self.pace);
+        let connect = request.method() == Method::CONNECT;
         let old = request.version() < Version::HTTP_2;
         let answer = match refusal(&request, &self.limits) {
             Some(reason) => Answering::refused(Fault::new(reason)),
             None => Answering::start(&mut *self.service.borrow_mut(), self.prepare(request)),
         };
-        Exchange { answer, open: Some(open), old, last: self.last }
+        Exchange { answer, open: Some(open), old, connect, last: self.last }
     }
 }
 
@@ -88,6 +89,7 @@ pin_project! {
         open: Option<Open>,
         // HTTP/1, which says goodbye in a header.
         old: bool,
+        connect: bool,
         last: bool,
     }
 }
@@ -104,14 +106,16 @@ where
         let mut response = ready!(this.answer.poll(cx));
         let open = this.open.take();
         if *this.last || *this.old && open.as_ref().is_some_and(|open| open.pace.is_draining()) {
-            say_goodbye(&mut response);
+            say_goodbye(&mut response, *this.connect);
         }
         Poll::Ready(Ok(response.map(|body| ExchangeBody { body, open })))
     }
 }
 
-fn say_goodbye<B>(response: &mut Response<B>) {
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+/// Unless the connection becomes a tunnel.
+fn say_goodbye<B>(response: &mut Response<B>, connect: bool) {
+    let tunnel = connect && response.status().is_success();
+    if !tunnel && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
 }

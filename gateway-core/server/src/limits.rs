@@ -6,7 +6,7 @@ use std::time::Duration;
 ///
 /// | field | bounds | edge | mesh | when passed |
 /// |---|---|---|---|---|
-/// | `head_bytes` | request head (h1), header list (h2), trailers | 64 KiB | 64 KiB | 431 |
+/// | `head_bytes` | request head (h1), header list and trailers (h2); h1 trailers: 16 KiB in 100 lines | 64 KiB | 64 KiB | 431 |
 /// | `header_count` | header fields of one request | 100 | 100 | 431 |
 /// | `target_bytes` | request target | 16 KiB | 16 KiB | 414 |
 /// | `header_timeout` | first byte to last byte of a head; silence and half prefaces too | 10 s | 10 s | 408, or close |

@@ -133,9 +133,9 @@ impl Pace {
 
     /// Bytes came in.
     pub(crate) fn read(&self, bytes: usize) {
-        let body = self.is_busy() || self.uploads.load(Ordering::Acquire) > 0;
-        if self.framing == Framing::H1 && !body {
-            self.begin_head();
+        // The rest of a body whose request is answered already: the connection is at work.
+        if self.uploads.load(Ordering::Acquire) > 0 && !self.is_busy() {
+            self.idle_since.store(self.elapsed(), Ordering::Relaxed);
         }
         // Only the first bytes are counted: the sum of all would overflow one day.
         if self.bytes.load(Ordering::Relaxed) < OPENING {
@@ -143,7 +143,7 @@ impl Pace {
         }
     }
 
-    /// What came in counts as the next head.
+    /// What came in over HTTP/1 is the next head, or a part of it.
     pub(crate) fn begin_head(&self) {
         self.head_of.store(self.begun.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
@@ -283,6 +283,7 @@ mod tests {
         pace.end();
         assert_eq!((pace.heading(), pace.idle()), (None, Some(Instant::now())));
         pace.read(1);
+        pace.begin_head();
         assert_eq!(pace.heading(), Some(2));
     }
 

@@ -306,3 +306,68 @@ async fn a_refused_head_names_its_status_and_faults_theirs() {
     let text = exchange(service, "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
     assert!(text.starts_with(&format!("HTTP/1.1 {}", StatusCode::NOT_FOUND.as_u16())), "{text}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_cut_off_never_looks_whole() {
+    let (found, whole) = tokio::sync::oneshot::channel();
+    let found = Arc::new(std::sync::Mutex::new(Some(found)));
+    let service = handler(move |request| {
+        let found = found.lock().unwrap().take().unwrap();
+        tokio::spawn(async move {
+            let mut body = request.into_body();
+            // Asks once, and comes back long after the part is there and the connection is gone.
+            let asked = tokio::time::timeout(Duration::ZERO, body.frame()).await;
+            assert!(asked.is_err(), "nothing is there yet");
+            sleep(Duration::from_secs(5)).await;
+            let _ = found.send(body.collect().await.map(|body| body.to_bytes()));
+        });
+        async { std::future::pending::<Result<Response, Fault>>().await }
+    });
+    let mut client = connect(service);
+    send(&mut client, "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n").await;
+    sleep(Duration::from_secs(1)).await;
+    send(&mut client, "3\r\nabc\r\n").await;
+    sleep(Duration::from_secs(1)).await;
+    drop(client);
+    assert!(whole.await.unwrap().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_line_after_a_body_is_no_head_that_is_late() {
+    let mut client = connect(reader());
+    send(&mut client, "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi\r\n").await;
+    until(&mut client, "trailers").await;
+    sleep(Duration::from_secs(60)).await;
+    send(&mut client, "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nho").await;
+    assert!(until(&mut client, "trailers").await.contains("b\"ho\""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_closes_its_side_is_answered_what_it_asked() {
+    let slow = handler(|_| async {
+        sleep(Duration::from_secs(1)).await;
+        Ok(Response::new(Body::from("hello")))
+    });
+    let mut client = connect(slow);
+    send(&mut client, &"GET / HTTP/1.1\r\nhost: a\r\n\r\n".repeat(2)).await;
+    client.shutdown().await.unwrap();
+    // The first is answered because the second was there; of the last one nobody can tell that it is still wanted.
+    assert!(until(&mut client, "").await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_flows_on_after_the_answer_keeps_its_connection() {
+    let service = handler(|request| {
+        tokio::spawn(request.into_body().collect());
+        async { Ok(Response::new(Body::from("hello"))) }
+    });
+    let mut client = connect(service);
+    send(&mut client, "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 20\r\n\r\n").await;
+    until(&mut client, "hello").await;
+    for _ in 0..20 {
+        sleep(Duration::from_secs(60)).await;
+        send(&mut client, "x").await;
+    }
+    send(&mut client, "GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert!(until(&mut client, "hello").await.starts_with("HTTP/1.1 200"));
+}

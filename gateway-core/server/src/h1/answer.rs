@@ -41,7 +41,7 @@ impl Asked {
 
 /// Writes the head behind what `out` holds, and settles whether the connection stays.
 pub(super) fn begin(response: Response<Body>, asked: &mut Asked, dates: &Dates, mut out: Vec<u8>) -> Sending {
-    let (parts, body) = response.into_parts();
+    let (parts, body) = final_answer(response, asked).into_parts();
     let framing = Framing::of(parts.status, &parts.headers, &body, asked);
     asked.keep &= framing.length != Length::Close && !closes(&parts.headers);
     out.reserve(1024);
@@ -50,6 +50,19 @@ pub(super) fn begin(response: Response<Body>, asked: &mut Asked, dates: &Dates, 
     framing.write(&mut out, &parts.headers);
     out.extend_from_slice(b"\r\n");
     Sending::new(out, body, framing.length)
+}
+
+/// A client waits for another answer after an interim one, and would take that of its next request for it. 101 is given
+/// only by those who were asked for it, on connections that are no longer here.
+fn final_answer(response: Response<Body>, asked: &mut Asked) -> Response<Body> {
+    if !response.status().is_informational() {
+        return response;
+    }
+    tracing::warn!(status = %response.status(), "a service gave an interim response for its answer");
+    asked.keep = false;
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    response
 }
 
 /// How the body's end is told, and which length is said.
@@ -66,7 +79,7 @@ impl Framing {
         let declared = declared(headers);
         let known = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
         // RFC 9110 sections 6.4.1 and 8.6.
-        let lengthless = status.is_informational() || status == StatusCode::NO_CONTENT;
+        let lengthless = status == StatusCode::NO_CONTENT;
         if lengthless || status == StatusCode::NOT_MODIFIED || asked.head {
             // An empty body says nothing about the one that a GET would have had.
             let said = known.filter(|length| *length > 0 && asked.head && declared.is_none() && !lengthless);

@@ -1,7 +1,6 @@
 //! One request and its answer.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context as Task, Poll, ready};
 
@@ -24,7 +23,7 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// Bytes of further requests that are taken in while one is answered.
 const AHEAD: usize = 8 * 1024;
 /// Bytes of them that are taken in at once.
-const GLANCE: usize = 1024;
+const GLANCE: usize = 256;
 
 pin_project! {
     /// A request that is being answered. It holds its place as in flight until the answer is handed over whole.
@@ -33,9 +32,9 @@ pin_project! {
         step: Step<S, S::Future>,
         intake: Option<Intake>,
         asked: Asked,
-        // What is left of the interim response that the client waits for before it sends the body; all of it until
-        // the body is wanted.
-        interim: &'static [u8],
+        interim: Interim,
+        // The client will send nothing more; what it sent is still answered.
+        at_end: bool,
         open: Option<Open>,
     }
 }
@@ -72,9 +71,9 @@ where
         expects_continue: bool,
         open: Open,
     ) -> Self {
-        let interim = if expects_continue && intake.is_some() { CONTINUE } else { &[] };
+        let interim = if expects_continue && intake.is_some() { Interim::Unsaid } else { Interim::Said };
         let step = Step::Answering { answering: Answering::start(service, request) };
-        Self { step, intake, asked, interim, open: Some(open) }
+        Self { step, intake, asked, interim, at_end: false, open: Some(open) }
     }
 
     /// `keep`: the connection may take another request, as far as the server is concerned.
@@ -90,21 +89,26 @@ where
             let answered = self.as_mut().poll_answer(io, read, shared, keep, cx)?.is_ready();
             let this = self.as_mut().project();
             let Some(intake) = this.intake else {
-                return if answered {
-                    Poll::Ready(Ok(this.asked.end(true, read)))
-                } else {
-                    poll_gone(read, io, cx)
-                };
+                if answered {
+                    return Poll::Ready(Ok(this.asked.end(true, read, io, cx)));
+                }
+                return poll_gone(read, io, this.at_end, cx);
             };
             if answered && intake.is_over() {
                 let whole = intake.settle(read);
-                return Poll::Ready(Ok(this.asked.end(whole, read)));
+                return Poll::Ready(Ok(this.asked.end(whole, read, io, cx)));
             }
-            if !this.interim.is_empty() && !answered && intake.is_wanted() {
-                ready!(poll_write(io, this.interim, cx))?;
+            if !answered && (intake.is_wanted() || this.interim.is_begun()) {
+                ready!(this.interim.poll_say(io, cx))?;
             }
-            if intake.poll(read, io, cx).is_pending() {
-                return if intake.is_over() { poll_gone(read, io, cx) } else { Poll::Pending };
+            if intake.poll(read, io, cx).is_ready() {
+                continue;
+            }
+            match (intake.is_over(), answered) {
+                // It was dropped in another thread since it was asked.
+                (true, true) => {}
+                (true, false) => return poll_gone(read, io, this.at_end, cx),
+                (false, _) => return Poll::Pending,
             }
         }
     }
@@ -123,11 +127,10 @@ where
             let next = match this.step.as_mut().project() {
                 StepProjection::Answering { answering } => {
                     let response = ready!(answering.poll(cx)).map(Body::new);
-                    let interim = Interim::of(this.interim);
+                    let interim = std::mem::replace(this.interim, Interim::Said);
                     this.asked.keep &= keep && interim.allows_more() && stands_behind(this.intake, read);
                     let mut out = shared.buffers.writer();
                     out.extend_from_slice(interim.rest());
-                    *this.interim = &[];
                     Step::Sending { sending: answer::begin(response, this.asked, &shared.dates, out) }
                 }
                 StepProjection::Sending { sending } => {
@@ -147,27 +150,47 @@ where
     }
 }
 
-/// What became of the interim response until the answer began.
+/// What became of the interim response that a client waits for before it sends the body.
 enum Interim {
     /// The client was not told to go on, so that nobody knows whether the body will come.
     Unsaid,
-    /// There is none, or the client has all of it but this.
-    Said(&'static [u8]),
+    /// This is left of it.
+    Saying(&'static [u8]),
+    /// It is written, perhaps into a buffer.
+    Written,
+    /// There is none, or the client has it.
+    Said,
 }
 
 impl Interim {
-    fn of(left: &'static [u8]) -> Self {
-        if left.len() == CONTINUE.len() { Self::Unsaid } else { Self::Said(left) }
+    fn is_begun(&self) -> bool {
+        matches!(self, Self::Saying(_) | Self::Written)
     }
 
     fn allows_more(&self) -> bool {
-        matches!(self, Self::Said(_))
+        !matches!(self, Self::Unsaid)
     }
 
     fn rest(&self) -> &'static [u8] {
-        match self {
-            Self::Unsaid => &[],
-            Self::Said(left) => left,
+        if let Self::Saying(left) = self { left } else { &[] }
+    }
+
+    /// Tells the client to go on.
+    fn poll_say<T: AsyncWrite + Unpin>(&mut self, io: &mut T, cx: &mut Task<'_>) -> Poll<io::Result<()>> {
+        loop {
+            *self = match self {
+                Self::Unsaid => Self::Saying(CONTINUE),
+                Self::Saying([]) => Self::Written,
+                Self::Saying(left) => match ready!(Pin::new(&mut *io).poll_write(cx, left))? {
+                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    n => Self::Saying(left.get(n..).unwrap_or_default()),
+                },
+                Self::Written => {
+                    ready!(Pin::new(&mut *io).poll_flush(cx))?;
+                    Self::Said
+                }
+                Self::Said => return Poll::Ready(Ok(())),
+            }
         }
     }
 }
@@ -179,11 +202,19 @@ fn stands_behind(intake: &mut Option<Intake>, read: &mut Reader) -> bool {
 
 impl Asked {
     /// `whole`: the body of the request was read to its end.
-    fn end(&self, whole: bool, read: &Reader) -> Progress {
+    fn end<T: AsyncRead + Unpin>(
+        &self,
+        whole: bool,
+        read: &Reader,
+        io: &mut T,
+        cx: &mut Task<'_>,
+    ) -> Progress {
         if self.keep && whole {
             return Progress::Next;
         }
-        Progress::Close { lingers: !whole || !read.bytes.is_empty() }
+        // Bytes that are never read would make the system reset the connection.
+        let unread = !whole || !read.bytes.is_empty() || matches!(glance(io, cx), Poll::Ready(Ok(Some(_))));
+        Progress::Close { lingers: unread }
     }
 }
 
@@ -191,34 +222,33 @@ impl Asked {
 fn poll_gone<T: AsyncRead + Unpin>(
     read: &mut Reader,
     io: &mut T,
+    at_end: &mut bool,
     cx: &mut Task<'_>,
 ) -> Poll<Result<Progress, BoxError>> {
-    while read.bytes.len() < AHEAD {
-        // Mostly nothing comes, and then no buffer is needed.
-        let mut room = [const { MaybeUninit::uninit() }; GLANCE];
-        let mut room = ReadBuf::uninit(&mut room);
-        match ready!(Pin::new(&mut *io).poll_read(cx, &mut room)) {
-            Ok(()) if room.filled().is_empty() => return Poll::Ready(Ok(Progress::Gone)),
-            Ok(()) => read.bytes.extend_from_slice(room.filled()),
+    while !*at_end && read.bytes.len() < AHEAD {
+        match ready!(glance(io, cx)) {
+            Ok(Some((bytes, length))) => {
+                read.bytes.extend_from_slice(bytes.get(..length).unwrap_or_default())
+            }
+            // It closed one side after it had sent its last requests.
+            Ok(None) if !read.bytes.is_empty() => *at_end = true,
+            Ok(None) => return Poll::Ready(Ok(Progress::Gone)),
             Err(error) => return Poll::Ready(Err(error.into())),
         }
     }
     Poll::Pending
 }
 
-fn poll_write<T: AsyncWrite + Unpin>(
+/// What there is to read, `None` at the end. Mostly nothing comes, and then no buffer is needed.
+fn glance<T: AsyncRead + Unpin>(
     io: &mut T,
-    left: &mut &'static [u8],
     cx: &mut Task<'_>,
-) -> Poll<io::Result<()>> {
-    while !left.is_empty() {
-        let n = ready!(Pin::new(&mut *io).poll_write(cx, left))?;
-        if n == 0 {
-            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-        }
-        *left = left.get(n..).unwrap_or_default();
-    }
-    Pin::new(io).poll_flush(cx)
+) -> Poll<io::Result<Option<([u8; GLANCE], usize)>>> {
+    let mut bytes = [0; GLANCE];
+    let mut room = ReadBuf::new(&mut bytes);
+    ready!(Pin::new(io).poll_read(cx, &mut room))?;
+    let length = room.filled().len();
+    Poll::Ready(Ok((length > 0).then_some((bytes, length))))
 }
 
 fn broken(broken: Broken) -> BoxError {

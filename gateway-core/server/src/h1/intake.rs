@@ -57,7 +57,8 @@ pub(super) fn channel(framing: Framing, pace: &Arc<Pace>) -> (Intake, Body) {
 impl Intake {
     /// Whether the service waits for a part of the body.
     pub(super) fn is_wanted(&self) -> bool {
-        self.line.lock().wanted
+        let slot = self.line.lock();
+        slot.wanted && !slot.dropped
     }
 
     /// Whether there is nothing more to do: all of it was read, or nobody will read on.
@@ -102,7 +103,7 @@ impl Intake {
             }
         }
         let frame = ready!(self.poll_frame(read, io, cx));
-        self.push(frame, cx);
+        self.push(frame);
         Poll::Ready(())
     }
 
@@ -129,7 +130,7 @@ impl Intake {
                 Ok(Decoded::More) => {}
                 Err(invalid) => return Poll::Ready(Some(Err(self.fail(malformed(invalid))))),
             }
-            match ready!(read.poll_fill(io, self.framing.left(), cx)) {
+            match ready!(read.poll_fill(io, cx)) {
                 Ok(0) => return Poll::Ready(Some(Err(self.fail(gone(io::ErrorKind::UnexpectedEof.into()))))),
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Some(Err(self.fail(gone(error))))),
@@ -142,13 +143,13 @@ impl Intake {
         BodyError::new(fault)
     }
 
-    fn push(&self, frame: Option<Result<Frame<Bytes>, BodyError>>, cx: &mut Task<'_>) {
+    fn push(&self, frame: Option<Result<Frame<Bytes>, BodyError>>) {
         let mut slot = self.line.lock();
         slot.frame = frame;
         slot.ended = self.ended || self.broken;
         slot.wanted = false;
-        // A service in this very task is polled again in any case.
-        if let Some(waker) = slot.service.take().filter(|waker| !waker.will_wake(cx.waker())) {
+        // Also where both are in one task: the reader may be beside the service there, and not polled with it.
+        if let Some(waker) = slot.service.take() {
             drop(slot);
             waker.wake();
         }
@@ -160,9 +161,9 @@ impl Drop for Intake {
         let mut slot = self.line.lock();
         if !slot.ended {
             slot.ended = true;
-            slot.frame.get_or_insert_with(|| {
-                Err(BodyError::new(gone(io::Error::other("the connection ended before the request's body"))))
-            });
+            // In place of a part that waits: behind one that counts as the last, the cut would not be seen.
+            let cut = io::Error::other("the connection ended before the request's body");
+            slot.frame = Some(Err(BodyError::new(gone(cut))));
         }
         if let Some(waker) = slot.service.take() {
             drop(slot);
@@ -216,8 +217,7 @@ impl http_body::Body for Upload {
         }
         slot.service = Some(cx.waker().clone());
         slot.wanted = true;
-        // A connection in this very task is polled again in any case.
-        if let Some(waker) = slot.connection.take().filter(|waker| !waker.will_wake(cx.waker())) {
+        if let Some(waker) = slot.connection.take() {
             drop(slot);
             waker.wake();
         }

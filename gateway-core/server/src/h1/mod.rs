@@ -232,6 +232,8 @@ where
                 match request::parse(&mut self.read.bytes, self.section, &self.shared.limits) {
                     Ok(Some((head, bytes))) if head.upgrades => return Poll::Ready(self.leave(&bytes)),
                     Ok(Some((head, _))) => return Poll::Ready(Ok(self.begin(head))),
+                    // An empty line after a body is none.
+                    Ok(None) if self.read.bytes.is_empty() => {}
                     // What came with the request before counts as well: it has no more time than others.
                     Ok(None) => self.pace.begin_head(),
                     Err(refused) => return Poll::Ready(Ok(self.refuse(refused))),
@@ -241,7 +243,7 @@ where
             let Some(io) = self.io.as_mut().filter(|_| !ended) else {
                 return Poll::Ready(Ok(State::Closing { lingers: false }));
             };
-            if ready!(self.read.poll_fill(io, 0, cx))? == 0 {
+            if ready!(self.read.poll_fill(io, cx))? == 0 {
                 return Poll::Ready(Ok(State::Closing { lingers: false }));
             }
         }

@@ -132,7 +132,9 @@ fn frame(request: &mut Request, stated: bool) -> Result<Length, Fault> {
         }
         None if stated => {
             let stated = headers.get(CONTENT_LENGTH).and_then(|value| length(value.as_bytes()));
-            stated.map(Length::Known).ok_or_else(|| bad("Content-Length is not a number"))
+            let length = stated.ok_or_else(|| bad("Content-Length is not a number"))?;
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+            Ok(Length::Known(length))
         }
         // Said outright, for a GET with a body of unknown length would else be sent without it.
         None => {

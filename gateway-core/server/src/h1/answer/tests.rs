@@ -96,3 +96,11 @@ fn a_date_is_added_where_there_is_none() {
     let mut sending = begin(Response::new(Body::empty()), &mut asked, &Dates::default(), Vec::new());
     assert!(String::from_utf8(sending.take_buffer()).unwrap().contains("\r\ndate: "));
 }
+
+#[test]
+fn an_interim_status_is_no_answer() {
+    for status in [100, 101, 103] {
+        let (text, keep) = written(status, &[("link", "</a>")], Body::empty(), PLAIN);
+        assert!(!keep && text.starts_with("HTTP/1.1 500") && text.contains("connection: close"), "{text}");
+    }
+}

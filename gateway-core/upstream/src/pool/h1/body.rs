@@ -91,7 +91,7 @@ impl Download {
                 Decoded::More => {}
                 decoded => return Poll::Ready(Ok(decoded)),
             }
-            match ready!(loan.wire.poll_fill(self.framing.left(), cx)) {
+            match ready!(loan.wire.poll_fill(cx)) {
                 // Under TLS only an end that the server signed comes as one: a cut is an error.
                 Ok(0) if matches!(self.framing, Framing::Close) => return Poll::Ready(Ok(Decoded::End)),
                 Ok(0) => return Poll::Ready(Err(broken(end_of_stream(), &loan.destination))),

@@ -129,7 +129,7 @@ impl Outgoing {
                 Some(head) => return Poll::Ready(Ok(head)),
                 None => {}
             }
-            let error = match ready!(wire.poll_fill(0, cx)) {
+            let error = match ready!(wire.poll_fill(cx)) {
                 Ok(0) => end_of_stream(),
                 Ok(_) => continue,
                 Err(error) => error,

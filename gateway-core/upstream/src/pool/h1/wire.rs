@@ -37,7 +37,7 @@ impl Wire {
     }
 
     /// Reads what there is; 0 at the end of the connection.
-    pub(super) fn poll_fill(&mut self, left: u64, cx: &mut Task<'_>) -> Poll<std::io::Result<usize>> {
-        self.read.poll_fill(&mut self.io, left, cx)
+    pub(super) fn poll_fill(&mut self, cx: &mut Task<'_>) -> Poll<std::io::Result<usize>> {
+        self.read.poll_fill(&mut self.io, cx)
     }
 }
