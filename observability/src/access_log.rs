@@ -14,6 +14,9 @@ use crate::Record;
 
 /// Lines that may wait for the writer.
 const CAPACITY: usize = 8192;
+/// How long lines gather before they are written. Whoever waits in the channel has to be waked for every line, which costs
+/// more than the line.
+const GATHER: Duration = Duration::from_millis(10);
 /// A typical line; longer ones grow.
 const LINE: usize = 768;
 
@@ -91,9 +94,9 @@ impl AccessLog {
     pub(crate) fn write(&self, record: &Record<'_>) {
         let Some(sink) = &self.0 else { return };
         let mut line = Vec::with_capacity(LINE);
-        let written = serde_json::to_writer(&mut line, record);
+        record.write_json(&mut line);
         line.push(b'\n');
-        if written.is_err() || sink.lines.try_send(Message::Line(line)).is_err() {
+        if sink.lines.try_send(Message::Line(line)).is_err() {
             sink.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -111,11 +114,14 @@ impl fmt::Debug for AccessLog {
     }
 }
 
-/// The writer's thread: gathers the lines that wait, writes them at once, and sleeps when there are none.
+/// The writer's thread: gathers the lines of a moment, writes them at once, and waits when there are none.
 fn drain(lines: &Receiver<Message>, mut sink: impl Write, dropped: &AtomicU64) {
     let mut batch = Batch::default();
     while let Ok(first) = lines.recv() {
         let mut waiting = batch.take(first);
+        if waiting.is_empty() {
+            thread::sleep(GATHER);
+        }
         for message in lines.try_iter().take(CAPACITY) {
             waiting.extend(batch.take(message));
         }

@@ -11,6 +11,7 @@
 mod access_log;
 mod admin;
 mod body;
+mod json;
 mod layer;
 mod metrics;
 mod open;
@@ -18,7 +19,6 @@ mod readiness;
 mod record;
 mod recorder;
 mod time;
-mod wire;
 
 pub use access_log::AccessLog;
 pub use admin::Admin;

@@ -7,150 +7,113 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use http::Version;
-use serde::Serialize;
 use towpath_gateway_core::{Attempt, Connection, Context, Fault, Outcome, Reason, SpanId, TraceId};
 
+use crate::json::Object;
 use crate::recorder::Origin;
-use crate::wire;
+use crate::time::Rfc3339;
 
-/// One request from its arrival to the end of its response. It serializes to one JSON object; what is not known is
-/// left out.
-#[derive(Debug, Clone, Serialize)]
+/// One request from its arrival to the end of its response. [`Record::write_json`] makes one JSON object of it; what is
+/// not known is left out.
+#[derive(Debug, Clone)]
 pub struct Record<'a> {
     /// When the request arrived.
-    #[serde(serialize_with = "wire::rfc3339")]
     pub time: SystemTime,
     /// What the process is: `gateway`, `ingress`, `sidecar`.
     pub role: &'a str,
     /// `namespace/name` of the workload that the process belongs to.
-    #[serde(skip_serializing_if = "str::is_empty")]
     pub workload: &'a str,
     /// The process's cluster.
-    #[serde(skip_serializing_if = "str::is_empty")]
     pub cluster: &'a str,
     /// The process's number.
     pub pid: u32,
     /// Listener that the request came in on.
-    #[serde(skip_serializing_if = "str::is_empty")]
     pub listener: &'a str,
     /// The trace.
-    #[serde(serialize_with = "wire::text", skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<TraceId>,
     /// The span of this pass.
-    #[serde(serialize_with = "wire::text", skip_serializing_if = "Option::is_none")]
     pub span_id: Option<SpanId>,
     /// The span of the caller.
-    #[serde(serialize_with = "wire::text", skip_serializing_if = "Option::is_none")]
     pub parent_id: Option<SpanId>,
     /// Request method.
     pub method: &'a str,
     /// Authority of the target, or else the `host` header.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<Cow<'a, str>>,
     /// Path as it came in, without the query.
     pub path: &'a str,
     /// HTTP version of the request.
     pub protocol: &'static str,
     /// Status of the response; `None` if the client went away before there was one.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// From arrival to the end of the response.
-    #[serde(rename = "duration_us", serialize_with = "wire::micros")]
     pub duration: Duration,
     /// Bytes of the request body that were read.
     pub bytes_in: u64,
     /// Bytes of the response body that were handed to the server.
     pub bytes_out: u64,
     /// Why the request ended early.
-    #[serde(serialize_with = "wire::label", skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
     /// The short form of the reason.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub flag: Option<&'static str>,
     /// What is known beyond the reason, with the errors underneath.
-    #[serde(serialize_with = "wire::text", skip_serializing_if = "Option::is_none")]
     pub detail: Option<Detail<'a>>,
     /// `namespace/name` of the policy that refused, or else of the one that let the request pass.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<&'a str>,
     /// Who used the API.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub consumer: Option<&'a str>,
     /// The route that matched.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub route: Option<&'a str>,
     /// The rule in the route.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<&'a str>,
     /// Where the request was to go.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub backend: Option<&'a str>,
     /// Whether the response body came to its proper end.
     pub complete: bool,
     /// The connection that the request came in on.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub downstream: Option<DownstreamRecord<'a>>,
     /// Every try, oldest first.
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub attempts: Vec<AttemptRecord<'a>>,
 }
 
 /// The connection that a request came in on.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct DownstreamRecord<'a> {
     /// Address of the other side.
     pub peer: SocketAddr,
     /// Address of our side.
     pub local: SocketAddr,
     /// TLS version; `None` on plaintext.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<&'static str>,
     /// Application protocol that TLS agreed on.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub alpn: Option<&'a str>,
     /// Server name that the client asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<&'a str>,
     /// SPIFFE id that the other side proved.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<&'a str>,
 }
 
 /// One try at one endpoint.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct AttemptRecord<'a> {
     /// Address of the endpoint.
     pub endpoint: SocketAddr,
     /// Workload behind it.
-    #[serde(skip_serializing_if = "str::is_empty")]
     pub workload: &'a str,
     /// Cluster of that workload.
-    #[serde(skip_serializing_if = "str::is_empty")]
     pub cluster: &'a str,
     /// Our address of the connection that carried the try.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub local: Option<SocketAddr>,
     /// TLS version; `None` on plaintext.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<&'static str>,
     /// SPIFFE id that the endpoint proved.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<&'a str>,
     /// Client span of the try.
-    #[serde(serialize_with = "wire::text", skip_serializing_if = "Option::is_none")]
     pub span_id: Option<SpanId>,
     /// Status that the endpoint answered with.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// Why it did not answer.
-    #[serde(serialize_with = "wire::label", skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
     /// Time to the response head or to the fault.
-    #[serde(
-        rename = "duration_us",
-        serialize_with = "wire::optional_micros",
-        skip_serializing_if = "Option::is_none"
-    )]
     pub duration: Option<Duration>,
 }
 
@@ -219,7 +182,88 @@ impl<'a> Record<'a> {
     }
 }
 
+impl Record<'_> {
+    /// Appends the record as one JSON object, without a line's end.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        Object::write(out, |object| {
+            object.plain("time", Rfc3339(self.time));
+            object.text("role", self.role);
+            object.filled("workload", self.workload);
+            object.filled("cluster", self.cluster);
+            object.number("pid", u64::from(self.pid));
+            object.filled("listener", self.listener);
+            self.trace(object);
+            object.text("method", self.method);
+            object.some("host", self.host.as_deref());
+            object.text("path", self.path);
+            object.text("protocol", self.protocol);
+            status(object, self.status);
+            object.number("duration_us", micros(self.duration));
+            object.number("bytes_in", self.bytes_in);
+            object.number("bytes_out", self.bytes_out);
+            self.verdict(object);
+            self.route(object);
+            object.flag("complete", self.complete);
+            if let Some(downstream) = &self.downstream {
+                object.object("downstream", |object| downstream.fill(object));
+            }
+            if !self.attempts.is_empty() {
+                object.list("attempts", &self.attempts, AttemptRecord::fill);
+            }
+        });
+    }
+
+    fn trace(&self, object: &mut Object<'_>) {
+        if let Some(id) = self.trace_id {
+            object.plain("trace_id", id);
+        }
+        span(object, "span_id", self.span_id);
+        span(object, "parent_id", self.parent_id);
+    }
+
+    fn verdict(&self, object: &mut Object<'_>) {
+        object.some("reason", self.reason.map(Reason::label));
+        object.some("flag", self.flag);
+        if let Some(detail) = self.detail {
+            object.text("detail", &detail.to_string());
+        }
+        object.some("policy", self.policy);
+    }
+
+    fn route(&self, object: &mut Object<'_>) {
+        object.some("consumer", self.consumer);
+        object.some("route", self.route);
+        object.some("rule", self.rule);
+        object.some("backend", self.backend);
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn status(object: &mut Object<'_>, status: Option<u16>) {
+    if let Some(status) = status {
+        object.number("status", u64::from(status));
+    }
+}
+
+fn span(object: &mut Object<'_>, name: &'static str, id: Option<SpanId>) {
+    if let Some(id) = id {
+        object.plain(name, id);
+    }
+}
+
 impl<'a> DownstreamRecord<'a> {
+    fn fill(&self, object: &mut Object<'_>) {
+        object.address("peer", self.peer);
+        object.address("local", self.local);
+        object.some("tls", self.tls);
+        object.some("alpn", self.alpn);
+        object.some("server_name", self.server_name);
+        object.some("identity", self.identity);
+    }
+
     fn new(connection: &'a Connection) -> Self {
         let tls = connection.tls.as_ref();
         Self {
@@ -234,6 +278,23 @@ impl<'a> DownstreamRecord<'a> {
 }
 
 impl<'a> AttemptRecord<'a> {
+    fn fill(&self, object: &mut Object<'_>) {
+        object.address("endpoint", self.endpoint);
+        object.filled("workload", self.workload);
+        object.filled("cluster", self.cluster);
+        if let Some(local) = self.local {
+            object.address("local", local);
+        }
+        object.some("tls", self.tls);
+        object.some("identity", self.identity);
+        span(object, "span_id", self.span_id);
+        status(object, self.status);
+        object.some("reason", self.reason.map(Reason::label));
+        if let Some(duration) = self.duration {
+            object.number("duration_us", micros(duration));
+        }
+    }
+
     fn new(attempt: &'a Attempt) -> Self {
         let endpoint = attempt.endpoint();
         let connection = attempt.connection();

@@ -29,7 +29,9 @@ fn tasks_that_move_between_threads_share_one_pool() {
         (address, tokio::spawn(serve_on(listener, ConnectionService::new(service), drain.clone())))
     });
     let clients: Vec<_> = (0..CLIENTS).map(|_| thread::spawn(move || ask(address))).collect();
-    clients.into_iter().for_each(|client| client.join().unwrap());
+    for client in clients {
+        client.join().unwrap();
+    }
     let opened = opened.load(Ordering::Relaxed);
     assert!((1..=CLIENTS).contains(&opened), "{opened} connections for {CLIENTS} clients at a time");
     drain.signal();

@@ -24,7 +24,9 @@ fn shown(context: &Context, fault: Option<&Fault>, end: End) -> Value {
         version: Version::HTTP_2,
     };
     let record = Record::new(&origin, head, end, context, fault, &attempts);
-    serde_json::to_value(&record).unwrap()
+    let mut line = Vec::new();
+    record.write_json(&mut line);
+    serde_json::from_slice(&line).unwrap()
 }
 
 fn end() -> End {

@@ -228,7 +228,7 @@ fn poll_gone<T: AsyncRead + Unpin>(
     while !*at_end && read.bytes.len() < AHEAD {
         match ready!(glance(io, cx)) {
             Ok(Some((bytes, length))) => {
-                read.bytes.extend_from_slice(bytes.get(..length).unwrap_or_default())
+                read.bytes.extend_from_slice(bytes.get(..length).unwrap_or_default());
             }
             // It closed one side after it had sent its last requests.
             Ok(None) if !read.bytes.is_empty() => *at_end = true,
