@@ -31,7 +31,7 @@ pub(crate) fn request(bytes: &[u8]) {
         }
         (Ok(None), Ok(None)) | (Err(_), Err(_)) => {}
         // More bytes than a head may have are refused sooner when all are there.
-        (Err(_), Ok(Some(_)) | Ok(None)) if bytes.len() > limits.head_bytes => {}
+        (Err(_), Ok(_)) if bytes.len() > limits.head_bytes => {}
         _ => panic!("{whole:?} but in pieces {pieces:?}"),
     }
 }
