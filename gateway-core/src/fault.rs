@@ -152,7 +152,7 @@ impl Reason {
             Self::ConnectFailed => Facts(S::SERVICE_UNAVAILABLE, G::Unavailable, "connect_failed", "UF", Upstream, Always),
             Self::ConnectTimeout => Facts(S::GATEWAY_TIMEOUT, G::Unavailable, "connect_timeout", "UF", Upstream, Always),
             Self::PeerIdentity => Facts(S::SERVICE_UNAVAILABLE, G::Unavailable, "peer_identity", "UF", Upstream, Always),
-            Self::UpstreamReset => Facts(S::BAD_GATEWAY, G::Unavailable, "upstream_reset", "UC", Upstream, IfIdempotent),
+            Self::UpstreamReset => Facts(S::SERVICE_UNAVAILABLE, G::Unavailable, "upstream_reset", "UC", Upstream, IfIdempotent),
             Self::UpstreamInvalid => Facts(S::BAD_GATEWAY, G::Internal, "upstream_invalid", "UPE", Upstream, Never),
             Self::UpstreamTimeout => Facts(S::GATEWAY_TIMEOUT, G::DeadlineExceeded, "upstream_timeout", "UT", Upstream, IfIdempotent),
             Self::Overloaded => Facts(S::SERVICE_UNAVAILABLE, G::Unavailable, "overloaded", "UO", Proxy, Never),

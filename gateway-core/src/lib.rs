@@ -43,7 +43,7 @@ pub use io::{Accepted, BoxIo, Connected, Destination, Io, Prefixed};
 pub use live::Live;
 pub use load::{InFlight, Load};
 pub use policy::{Policies, PoliciesBuilder, Policy};
-pub use rescue::{Rescue, RescueFuture, RescueLayer};
+pub use rescue::{Rescue, RescueFuture, RescueLayer, rescued};
 pub use route::RouteName;
 pub use seam::{HttpService, Request, Response};
 pub use trace::{SpanId, TraceContext, TraceId};

@@ -98,15 +98,18 @@ where
         let this = self.project();
         Poll::Ready(Ok(match ready!(this.answer.poll(cx)) {
             Ok(response) => response.map(Body::new),
-            Err(error) => {
-                let fault = error.into();
-                let response = respond(&fault, *this.grpc);
-                // An inner rescue may have answered already; the first fault is the one that ended the request.
-                let _ = this.context.set_fault(fault);
-                response
-            }
+            Err(error) => rescued(error.into(), *this.grpc, this.context),
         }))
     }
+}
+
+/// The answer to a fault, which is noted in the record: for layers whose own headers have to stand in it. `grpc` says that
+/// the request was one of gRPC.
+pub fn rescued(fault: Fault, grpc: bool, context: &Context) -> Response<Body> {
+    let response = respond(&fault, grpc);
+    // An inner rescue may have answered already; the first fault is the one that ended the request.
+    let _ = context.set_fault(fault);
+    response
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {

@@ -7,7 +7,7 @@ use http::uri::{Authority, PathAndQuery};
 use towpath_gateway_core::Policy;
 
 use crate::filter::Split;
-use crate::{Filters, Listener, PathMatch, PathRewrite, Rule, WeightedBackend};
+use crate::{Filters, Listener, PathMatch, PathRewrite, Rewrite, Rule, WeightedBackend};
 
 /// The action of a rule as [`FilterLayer`](crate::FilterLayer) finds it among the route's settings. Tables make it;
 /// a clone shares everything.
@@ -27,22 +27,36 @@ pub(crate) struct RuleParts {
     pub(crate) filters: Filters,
     pub(crate) split: Split,
     /// The rewritten host in the forms that requests need.
-    pub(crate) host: Option<(HeaderValue, Authority)>,
+    pub(crate) host: Option<HostForms>,
+    /// The same for each backend that has one of its own.
+    pub(crate) own_hosts: Vec<Option<HostForms>>,
     /// Port of the listener.
     pub(crate) port: u16,
     /// Whether the listener's clients speak TLS.
     pub(crate) https: bool,
 }
 
+/// A host as header and as a part of a URI.
+pub(crate) type HostForms = (HeaderValue, Authority);
+
 impl RuleAction {
     pub(crate) fn of(rule: &Rule, listener: &Listener) -> Self {
-        let wanted = rule.filters.rewrite.as_ref().and_then(|rewrite| rewrite.host.as_deref());
-        let host = wanted.and_then(host_forms);
-        let sound = !rule.filters.unresolved && host.is_some() == wanted.is_some();
+        let wanted = |rewrite: &Option<Rewrite>| rewrite.as_ref().and_then(|rewrite| rewrite.host.clone());
+        let host = wanted(&rule.filters.rewrite).and_then(|host| host_forms(&host));
+        let own = rule.backends.iter().map(|backend| wanted(&backend.rewrite));
+        let own_hosts: Vec<_> = own.map(|host| host.and_then(|host| host_forms(&host))).collect();
+        let sound = !rule.filters.unresolved
+            && host.is_some() == wanted(&rule.filters.rewrite).is_some()
+            && rule
+                .backends
+                .iter()
+                .zip(&own_hosts)
+                .all(|(b, own)| own.is_some() == wanted(&b.rewrite).is_some());
         let rule = RuleParts {
             filters: rule.filters.clone(),
             split: Split::over(rule.backends.clone()),
             host,
+            own_hosts,
             port: listener.port,
             https: listener.https,
         };
@@ -57,7 +71,12 @@ impl RuleAction {
         let filters = &self.rule.filters;
         let rewrite = filters.rewrite.as_ref().and_then(|rewrite| rewrite.path.as_ref());
         let redirect = filters.redirect.as_ref().and_then(|redirect| redirect.path.as_ref());
-        self.sound &= [rewrite, redirect].into_iter().flatten().all(|path| self.can(path));
+        let own = self.backends().iter().flat_map(|backend| {
+            let rewrite = backend.rewrite.as_ref().and_then(|rewrite| rewrite.path.as_ref());
+            [rewrite, backend.redirect.as_ref().and_then(|redirect| redirect.path.as_ref())]
+        });
+        let sound = [rewrite, redirect].into_iter().chain(own).flatten().all(|path| self.can(path));
+        self.sound &= sound;
         self
     }
 

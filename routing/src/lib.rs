@@ -6,29 +6,36 @@
 //! | [`NormalizeLayer`] | makes the one path and the one host that routing, policies and the backend see |
 //! | [`Routes`] | the table: an index of every rule, built once, asked per request |
 //! | [`RouteLayer`] | asks the table and writes the rule with its settings to the request's context |
+//! | [`CorsLayer`] | answers preflights, and says which pages may read answers and refusals |
+//! | [`MirrorLayer`] | sends copies of requests to further backends |
 //! | [`FilterLayer`] | carries the rule's action out: redirect, rewrite, headers, choice of a backend |
 //!
 //! In a stack they stand in this order, with what needs the route's settings (authentication, authorization, limits)
 //! between the last two.
 
 mod action;
+mod cors;
 mod filter;
 mod hostname;
 mod layer;
 mod normalize;
 mod route;
 mod table;
+mod tee;
 mod uri;
 
 pub use action::RuleAction;
+pub use cors::{Cors, Names, OriginPattern};
 pub use filter::Draw;
 pub use hostname::{Hostname, InvalidHostname};
+pub use layer::cors::{CorsFuture, CorsLayer, ShareWithOrigins};
 pub use layer::filter::{Filter, FilterFuture, FilterLayer};
+pub use layer::mirror::{MirrorLayer, MirrorRequests, Spawn};
 pub use layer::normalize::{Normalize, NormalizeFuture, NormalizeLayer};
 pub use layer::route::{RouteFuture, RouteLayer, RouteTo};
 pub use normalize::{PathNormalization, RefusedPath};
 pub use route::{
-    Filters, HeaderMatch, HeaderModifier, Listener, PathMatch, PathRewrite, QueryMatch, Redirect,
+    Filters, HeaderMatch, HeaderModifier, Listener, Mirror, PathMatch, PathRewrite, QueryMatch, Redirect,
     RequestMatch, Rewrite, Route, Rule, ValueMatch, WeightedBackend,
 };
 pub use table::{Matched, RequestFacts, Routes};

@@ -7,6 +7,7 @@ use regex::Regex;
 use towpath_gateway_core::{Backend, Policies, RouteName};
 
 use crate::Hostname;
+use crate::filter::Draw;
 
 /// A listener of a Gateway with the routes attached to it.
 #[derive(Debug, Clone)]
@@ -119,8 +120,36 @@ pub struct Filters {
     pub rewrite: Option<Rewrite>,
     /// An answer that sends the client elsewhere.
     pub redirect: Option<Redirect>,
+    /// Where copies of requests go.
+    pub mirrors: Vec<Mirror>,
     /// A filter that could not be resolved: requests end as 500 and are never served without it.
     pub unresolved: bool,
+}
+
+/// A backend that gets copies of a share of the requests; its answers are thrown away.
+#[derive(Debug, Clone)]
+pub struct Mirror {
+    /// Where.
+    pub backend: Arc<Backend>,
+    /// Of so many requests…
+    pub denominator: u32,
+    /// …so many are copied.
+    pub numerator: u32,
+}
+
+impl Mirror {
+    /// Every request is copied.
+    pub fn all(backend: Arc<Backend>) -> Self {
+        Self { backend, denominator: 1, numerator: 1 }
+    }
+
+    pub(crate) fn takes(&self, draw: &impl Draw) -> bool {
+        match (self.numerator, u64::from(self.denominator)) {
+            (0, _) | (_, 0) => false,
+            (numerator, denominator) if u64::from(numerator) >= denominator => true,
+            (numerator, denominator) => draw.below(denominator) < u64::from(numerator),
+        }
+    }
 }
 
 /// Changes to headers, carried out in the order set, add, remove.
@@ -178,6 +207,10 @@ pub struct WeightedBackend {
     pub request_headers: HeaderModifier,
     /// Changes to response headers from this backend.
     pub response_headers: HeaderModifier,
+    /// Another host or path for this backend, in place of the rule's where both say one.
+    pub rewrite: Option<Rewrite>,
+    /// An answer that sends the client elsewhere, for this backend's share of the requests.
+    pub redirect: Option<Redirect>,
 }
 
 impl Listener {
@@ -212,6 +245,6 @@ impl WeightedBackend {
     /// A backend with its share and no filters of its own.
     pub fn new(backend: Arc<Backend>, weight: u32) -> Self {
         let (request_headers, response_headers) = Default::default();
-        Self { backend, weight, request_headers, response_headers }
+        Self { backend, weight, request_headers, response_headers, rewrite: None, redirect: None }
     }
 }

@@ -8,7 +8,7 @@ use towpath_gateway_core::TrustDomain;
 use crate::document::Defect;
 use crate::filter;
 use crate::matches::Match;
-use crate::resources::gateway::GatewaySpec;
+use crate::resources::gateway::{GatewaySpec, ListenerSetSpec, ListenerSpec};
 use crate::resources::istio::{PeerAuthenticationSpec, WorkloadEntrySpec};
 use crate::resources::route::{GrpcRouteSpec, HttpRouteSpec, RouteSpec, RuleSpec};
 use crate::resources::towpath::{ConsumerSpec, MeshSpec, RateLimitPolicySpec};
@@ -17,8 +17,16 @@ use crate::resources::towpath::{ConsumerSpec, MeshSpec, RateLimitPolicySpec};
 const MAX_WEIGHT: u32 = 1_000_000;
 
 pub(crate) fn gateway(spec: &GatewaySpec, found: &mut Vec<Defect>) {
+    listeners(&spec.listeners, found);
+}
+
+pub(crate) fn listener_set(spec: &ListenerSetSpec, found: &mut Vec<Defect>) {
+    listeners(&spec.listeners, found);
+}
+
+fn listeners(listeners: &[ListenerSpec], found: &mut Vec<Defect>) {
     let mut names: Vec<&str> = Vec::new();
-    for listener in &spec.listeners {
+    for listener in listeners {
         let name = listener.name.value.as_str();
         if names.contains(&name) {
             found.push(Defect::new(listener.name.referenced, format!("listener `{name}` is there twice")));

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
 use std::time::SystemTime;
 
 use serde_json::Value;
@@ -38,6 +39,8 @@ pub struct Options {
     pub scenario: Option<Scenario>,
     /// The time by which certificates are judged.
     pub now: SystemTime,
+    /// Says whether an address is of this machine; `None`: every address counts as usable.
+    pub is_local: Option<fn(IpAddr) -> bool>,
 }
 
 impl Options {
@@ -51,6 +54,7 @@ impl Options {
             has_identity: false,
             scenario: None,
             now: SystemTime::now(),
+            is_local: None,
         }
     }
 }
@@ -210,7 +214,11 @@ fn plaintext_hops(work: &Work<'_>) -> Vec<PlaintextHop> {
     for listener in &work.listeners {
         let (Duty::Edge { routes, .. } | Duty::Outbound { routes }) = &listener.duty else { continue };
         let rules = routes.iter().flat_map(|l| &l.routes).flat_map(|route| &route.rules);
-        for backend in rules.flat_map(|rule| &rule.backends).map(|weighted| &weighted.backend) {
+        let backends = rules.flat_map(|rule| {
+            let mirrors = rule.filters.mirrors.iter().map(|mirror| &mirror.backend);
+            rule.backends.iter().map(|weighted| &weighted.backend).chain(mirrors)
+        });
+        for backend in backends {
             let Some(why) = work.backends.plaintext(&backend.name) else { continue };
             if seen.insert((&listener.name, &backend.name)) {
                 let (from, to) = (listener.name.clone(), backend.name.clone());

@@ -16,7 +16,7 @@ use crate::policy::Attachments;
 use crate::resources::gateway::GatewaySpec;
 use crate::status::{condition, item};
 use crate::topology::Rules;
-use crate::{Duty, EdgeCertificate, Listener, crossing};
+use crate::{Duty, EdgeCertificate, Listener, crossing, listener_set};
 
 /// The port of plaintext behind a gateway, for Gateways that have no HTTP listener of their own.
 const HTTP_PORT: u16 = 80;
@@ -25,6 +25,7 @@ const HTTP_PORT: u16 = 80;
 pub(crate) fn compile(work: &mut Work<'_>) {
     let objects = work.objects;
     classes(work);
+    listener_set::check_parents(work);
     let ours: Vec<_> = objects.gateways.values().filter(|gateway| is_ours(work, gateway)).collect();
     let mut gateways: Vec<_> = ours.into_iter().map(|gateway| judge(work, gateway)).collect();
     let mut problems = std::mem::take(&mut work.problems);
@@ -38,6 +39,7 @@ pub(crate) fn compile(work: &mut Work<'_>) {
         attach(work, &mut gateways, &attachments, route);
     }
     routes.extend(gateways.iter().map(GatewayState::status));
+    routes.extend(gateways.iter().flat_map(GatewayState::set_status));
     routes.append(&mut work.status);
     work.status = routes;
     unknown_in_port_map(work);
@@ -129,7 +131,7 @@ fn sockets(work: &mut Work<'_>, gateways: &[GatewayState<'_>]) -> BTreeMap<Socke
         let behind = work.plan.rules == Rules::Behind;
         for listener in gateway.listeners.iter().filter(|l| (l.https || !behind) && l.is_programmed()) {
             let table = routing::Listener {
-                name: format!("{}/{}", gateway.object.name, listener.spec.name.value).into(),
+                name: gateway.full_name(listener).into(),
                 hostname: listener.hostname.clone(),
                 port: listener.spec.port.value,
                 https: listener.https,

@@ -1,14 +1,16 @@
 //! Filters of rules and backends: from what is written to what the filter layer carries out.
 
-use http::{HeaderName, StatusCode};
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, StatusCode};
 use serde_saphyr::Location;
-use towpath_routing::{Filters, HeaderModifier, PathRewrite, Redirect, Rewrite};
+use towpath_routing::{Cors, Filters, HeaderModifier, Names, OriginPattern, PathRewrite, Redirect, Rewrite};
 
 use crate::document::Defect;
 use crate::resources::Text;
 use crate::resources::route::{
-    FilterSpec, HeaderLine, HeaderModifierSpec, PathModifier, PathModifierKind, RedirectSpec, RewriteSpec,
-    SchemeSpec,
+    CorsSpec, FilterSpec, HeaderLine, HeaderModifierSpec, MirrorSpec, PathModifier, PathModifierKind,
+    RedirectSpec, RewriteSpec, SchemeSpec,
 };
 use crate::suggest::nearest;
 
@@ -18,8 +20,8 @@ const TYPES: [(&str, bool); 8] = [
     ("ResponseHeaderModifier", true),
     ("RequestRedirect", true),
     ("URLRewrite", true),
-    ("RequestMirror", false),
-    ("CORS", false),
+    ("RequestMirror", true),
+    ("CORS", true),
     ("ExternalAuth", false),
     ("ExtensionRef", false),
 ];
@@ -28,6 +30,7 @@ const TYPES: [(&str, bool); 8] = [
 #[derive(Default)]
 pub(crate) struct Compiled {
     pub(crate) filters: Filters,
+    pub(crate) cors: Option<Cors>,
     /// Filters that are not carried out: the rule answers 500 rather than serve without them.
     pub(crate) unsupported: Vec<Defect>,
 }
@@ -44,11 +47,12 @@ pub(crate) fn compile(specs: &[FilterSpec], prefixed: bool, found: &mut Vec<Defe
             compiled.unsupported.push(unsupported(&spec.kind));
             continue;
         }
-        if seen.contains(&kind) {
+        // Only a mirror may be there more than once (Gateway API, `HTTPRouteFilter`).
+        if seen.contains(&kind) && kind != "RequestMirror" {
             found.push(Defect::new(spec.kind.referenced, format!("filter {kind} is there twice")));
         }
         seen.push(kind);
-        carry_out(spec, prefixed, &mut compiled.filters, found);
+        carry_out(spec, prefixed, &mut compiled, found);
     }
     if let (true, Some(spec)) =
         (compiled.filters.redirect.is_some() && compiled.filters.rewrite.is_some(), specs.first())
@@ -72,7 +76,8 @@ fn unsupported(kind: &Text) -> Defect {
     }
 }
 
-fn carry_out(spec: &FilterSpec, prefixed: bool, filters: &mut Filters, found: &mut Vec<Defect>) {
+fn carry_out(spec: &FilterSpec, prefixed: bool, compiled: &mut Compiled, found: &mut Vec<Defect>) {
+    let filters = &mut compiled.filters;
     let at = spec.kind.referenced;
     let missing = |field: &str| Defect::new(at, format!("filter {} has no `{field}`", spec.kind.value));
     match spec.kind.value.as_str() {
@@ -88,10 +93,78 @@ fn carry_out(spec: &FilterSpec, prefixed: bool, filters: &mut Filters, found: &m
             Some(spec) => filters.redirect = Some(redirect(spec, prefixed, found)),
             None => found.push(missing("requestRedirect")),
         },
+        // Its backend is resolved with those of the rule.
+        "RequestMirror" => match &spec.request_mirror {
+            Some(mirror) => check_share(mirror, at, found),
+            None => found.push(missing("requestMirror")),
+        },
+        "CORS" => match &spec.cors {
+            Some(spec) => compiled.cors = Some(cors(spec, found)),
+            None => found.push(missing("cors")),
+        },
         _ => match &spec.url_rewrite {
             Some(spec) => filters.rewrite = Some(rewrite(spec, prefixed, found)),
             None => found.push(missing("urlRewrite")),
         },
+    }
+}
+
+/// Of how many requests a mirror gets how many.
+pub(crate) fn share(spec: &MirrorSpec) -> (u32, u32) {
+    match (&spec.percent, spec.fraction) {
+        (Some(percent), _) => (percent.value, 100),
+        (None, Some(fraction)) => (fraction.numerator, fraction.denominator.unwrap_or(100)),
+        (None, None) => (1, 1),
+    }
+}
+
+fn check_share(spec: &MirrorSpec, at: Location, found: &mut Vec<Defect>) {
+    if spec.percent.is_some() && spec.fraction.is_some() {
+        found.push(Defect::new(at, "a mirror has `percent` or `fraction`, not both"));
+    }
+    let (numerator, denominator) = share(spec);
+    if denominator == 0 || numerator > denominator {
+        found.push(Defect::new(at, format!("{numerator} of {denominator} is no share of the requests")));
+    }
+}
+
+/// How long browsers keep the answer to a preflight where nothing is said (Gateway API, `HTTPCORSFilter.maxAge`).
+const MAX_AGE: u32 = 5;
+
+fn cors(spec: &CorsSpec, found: &mut Vec<Defect>) -> Cors {
+    let mut origins = Vec::new();
+    for origin in &spec.allow_origins {
+        match OriginPattern::new(&origin.value) {
+            Some(pattern) => origins.push(pattern),
+            None => found.push(
+                Defect::new(origin.referenced, format!("`{}` is not an origin", origin.value)).suggest(
+                    "write `scheme://host[:port]`, with `*.` before the host for all below it, or `*`",
+                ),
+            ),
+        }
+    }
+    Cors {
+        origins,
+        methods: names(&spec.allow_methods, found),
+        headers: names(&spec.allow_headers, found),
+        expose: names(&spec.expose_headers, found),
+        credentials: spec.allow_credentials,
+        max_age: Duration::from_secs(u64::from(spec.max_age.unwrap_or(MAX_AGE))),
+    }
+}
+
+fn names(list: &[Text], found: &mut Vec<Defect>) -> Names {
+    if list.iter().any(|name| name.value == "*") {
+        return Names::Any;
+    }
+    // Methods are tokens as the names of headers are, but keep their case.
+    for name in list.iter().filter(|name| HeaderName::from_bytes(name.value.as_bytes()).is_err()) {
+        found.push(Defect::new(name.referenced, format!("`{}` is not a token", name.value)));
+    }
+    let joined: Vec<_> = list.iter().map(|name| name.value.as_str()).collect();
+    match HeaderValue::from_str(&joined.join(", ")) {
+        Ok(value) if !list.is_empty() => Names::Listed(value),
+        _ => Names::None,
     }
 }
 
@@ -181,7 +254,7 @@ mod tests {
     #[test]
     fn a_filter_that_is_not_served_is_never_left_out_in_silence() {
         for (kind, suggestion) in
-            [("CORS", None), ("UrlRewrit", Some("did you mean `URLRewrite`?")), ("Other", None)]
+            [("ExternalAuth", None), ("UrlRewrit", Some("did you mean `URLRewrite`?")), ("Other", None)]
         {
             let (compiled, found) = compiled(&format!("[{{type: {kind}}}]"), true);
             assert!(compiled.filters.unresolved && found.is_empty(), "{kind}");

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::compile::Work;
 use crate::listener::{self, ListenerState};
+use crate::listener_set::{self, SetState};
 use crate::objects::Stored;
 use crate::resources::gateway::GatewaySpec;
 use crate::status::{Refusal, Verdict, condition, item};
@@ -18,7 +19,11 @@ pub(crate) struct GatewayState<'a> {
     pub(crate) programmed: Verdict,
     /// Addresses that the resource asks for; all of the machine if it names none.
     pub(crate) addresses: Vec<IpAddr>,
+    /// Whether every listener of its own is.
+    all_valid: bool,
+    /// Its own, then those of its sets.
     pub(crate) listeners: Vec<ListenerState<'a>>,
+    pub(crate) sets: Vec<SetState<'a>>,
 }
 
 /// Judges a Gateway and reports what is wrong with it.
@@ -38,42 +43,48 @@ pub(crate) fn judge<'a>(work: &mut Work<'a>, object: &'a Arc<Stored<GatewaySpec>
         work.problems
             .push(object.warning(backend.referenced, "`tls.backend` is not served yet: it has no effect"));
     }
+    let valid = any_valid(&listeners);
+    let all_valid = listeners.iter().all(|listener| listener.accepted.is_ok());
+    let sets = listener_set::attach(work, object, &mut listeners);
     for listener in &listeners {
+        let owner = listener.set.and_then(|at| sets.get(at));
         for refusal in
             [&listener.accepted, &listener.resolved].into_iter().filter_map(|verdict| verdict.as_ref().err())
         {
             let message = format!("listener `{}`: {}", listener.spec.name.value, refusal.message);
-            work.problems.push(object.error(listener.spec.name.referenced, message));
+            let at = listener.spec.name.referenced;
+            work.problems.push(match owner {
+                Some(set) => set.object.error(at, message),
+                None => object.error(at, message),
+            });
         }
     }
     let (addresses, accepted, programmed) = addresses(work, object);
-    let accepted = accepted.and_then(|()| parameters(work, object)).and_then(|()| any_valid(&listeners));
-    GatewayState { object, accepted, programmed, addresses, listeners }
+    let accepted = accepted.and_then(|()| parameters(work, object)).and(valid);
+    GatewayState { object, accepted, programmed, addresses, all_valid, listeners, sets }
 }
 
 /// Listeners of one port that nothing tells apart: neither is served (Gateway API, `GatewaySpec.listeners`).
 fn mark_conflicts(listeners: &mut [ListenerState<'_>]) {
-    let facts: Vec<_> = listeners
-        .iter()
-        .map(|l| {
-            (l.spec.port.value, l.https, l.hostname.clone(), l.accepted.is_ok(), l.spec.name.value.clone())
-        })
-        .collect();
-    for (at, listener) in listeners.iter_mut().enumerate().filter(|(_, listener)| listener.accepted.is_ok()) {
-        let others = facts.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, facts)| facts);
-        for (_, https, hostname, ..) in others.filter(|facts| facts.3 && facts.0 == listener.spec.port.value)
-        {
-            if *https != listener.https {
-                let message = "another listener has another protocol on the same port";
-                listener.accepted = Err(Refusal::new("ProtocolConflict", message));
-                break;
-            }
-            if *hostname == listener.hostname {
-                let message = "another listener has the same host name on the same port";
-                listener.accepted = Err(Refusal::new("HostnameConflict", message));
-            }
+    let verdicts: Vec<Verdict> = (0..listeners.len()).map(|at| in_the_way(listeners, at)).collect();
+    for (listener, verdict) in listeners.iter_mut().zip(verdicts) {
+        if listener.accepted.is_ok() {
+            listener.accepted = verdict;
         }
     }
+}
+
+/// Whether the listener at this place stands by itself among all that are valid.
+fn in_the_way(listeners: &[ListenerState<'_>], at: usize) -> Verdict {
+    let Some(listener) = listeners.get(at) else { return Ok(()) };
+    let valid = |other: &&ListenerState<'_>| {
+        other.accepted.is_ok() && other.spec.port.value == listener.spec.port.value
+    };
+    let others = listeners.iter().enumerate().filter(|(place, _)| *place != at).map(|(_, other)| other);
+    let found: Vec<_> = others.filter(valid).filter_map(|other| listener.beside(other).err()).collect();
+    // Of both conflicts that of protocols is the graver.
+    let worst = found.iter().find(|refusal| refusal.reason == "ProtocolConflict").or(found.first());
+    worst.map_or(Ok(()), |refusal| Err(refusal.clone()))
 }
 
 /// The addresses that are asked for, whether they are of a kind that is served, and whether they are in use.
@@ -91,7 +102,7 @@ fn addresses(work: &mut Work<'_>, object: &Stored<GatewaySpec>) -> (Vec<IpAddr>,
         }
         let Some(value) = &spec.value else { continue };
         match value.value.parse::<IpAddr>() {
-            Ok(address) if mapped.as_ref().is_none_or(|mapped| mapped.contains(&address)) => {
+            Ok(address) if usable(work, mapped.as_deref(), address) => {
                 addresses.push(address);
             }
             Ok(_) => programmed = Err(unusable(&value.value)),
@@ -109,6 +120,14 @@ fn addresses(work: &mut Work<'_>, object: &Stored<GatewaySpec>) -> (Vec<IpAddr>,
     addresses.sort_unstable();
     addresses.dedup();
     (addresses, accepted, programmed)
+}
+
+/// Of the port map where there is one, of the machine else.
+fn usable(work: &Work<'_>, mapped: Option<&[IpAddr]>, address: IpAddr) -> bool {
+    mapped.map_or_else(
+        || work.options.is_local.is_none_or(|is_local| is_local(address)),
+        |mapped| mapped.contains(&address),
+    )
 }
 
 fn unusable(address: &str) -> Refusal {
@@ -130,11 +149,30 @@ fn any_valid(listeners: &[ListenerState<'_>]) -> Verdict {
 }
 
 impl GatewayState<'_> {
+    /// Its own name for a listener: that of the object that has it, and the listener's.
+    pub(crate) fn full_name(&self, listener: &ListenerState<'_>) -> String {
+        let set = listener.set.and_then(|at| self.sets.get(at));
+        let owner = set.map_or(&self.object.name, |set| &set.object.name);
+        format!("{owner}/{}", listener.spec.name.value)
+    }
+
+    /// The sets with their status.
+    pub(crate) fn set_status(&self) -> impl Iterator<Item = Value> {
+        self.sets.iter().enumerate().map(|(at, set)| set.status(at, &self.listeners))
+    }
+
+    /// The namespace that a listener takes routes from if it says nothing else.
+    pub(crate) fn home(&self, listener: &ListenerState<'_>) -> &Arc<str> {
+        let set = listener.set.and_then(|at| self.sets.get(at));
+        set.map_or(&self.object.name.namespace, |set| &set.object.name.namespace)
+    }
+
     /// The Gateway with its status.
     pub(crate) fn status(&self) -> Value {
         let generation = self.object.generation;
-        let all_valid = self.listeners.iter().all(|listener| listener.accepted.is_ok());
-        let reason = if all_valid { "Accepted" } else { "ListenersNotValid" };
+        let own = self.listeners.iter().filter(|listener| listener.set.is_none());
+        let attached = self.sets.iter().filter(|set| set.accepted.is_ok()).count();
+        let reason = if self.all_valid { "Accepted" } else { "ListenersNotValid" };
         let programmed = match &self.accepted {
             Ok(()) => self.programmed.clone(),
             Err(refusal) => Err(Refusal::new("Invalid", refusal.message.clone())),
@@ -152,7 +190,8 @@ impl GatewayState<'_> {
                     condition("Accepted", reason, &self.accepted, generation),
                     condition("Programmed", "Programmed", &programmed, generation),
                 ],
-                "listeners": self.listeners.iter().map(|listener| listener.status(generation)).collect::<Vec<_>>(),
+                "attachedListenerSets": attached,
+                "listeners": own.map(|listener| listener.status(generation)).collect::<Vec<_>>(),
             }),
         )
     }

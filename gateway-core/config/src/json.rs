@@ -77,6 +77,10 @@ fn rule(rule: &Rule) -> Value {
         .map(|weighted| {
             let mut value = backend(&weighted.backend);
             set(&mut value, "weight", weighted.weight.into());
+            let own = [("rewrite", weighted.rewrite.is_some()), ("redirect", weighted.redirect.is_some())];
+            for (name, _) in own.into_iter().filter(|(_, given)| *given) {
+                set(&mut value, name, true.into());
+            }
             value
         })
         .collect();
@@ -111,6 +115,7 @@ fn filters(filters: &Filters) -> Value {
         ("responseHeaders", changes(&filters.response_headers) > 0),
         ("rewrite", filters.rewrite.is_some()),
         ("redirect", filters.redirect.is_some()),
+        ("mirror", !filters.mirrors.is_empty()),
         ("unresolved", filters.unresolved),
     ];
     given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
@@ -136,6 +141,9 @@ fn policies(rule: &Rule) -> Value {
             "timeouts",
             json!({"request": text(timeouts.request), "backendRequest": text(timeouts.backend_request)}),
         );
+    }
+    if let Some(cors) = rule.policies.get::<routing::Cors>() {
+        set(&mut value, "cors", json!({"origins": cors.origins.len(), "credentials": cors.credentials}));
     }
     if let Some(retry) = rule.policies.get::<Retry>() {
         set(&mut value, "retry", json!({"attempts": retry.attempts}));

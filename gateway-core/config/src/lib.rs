@@ -30,6 +30,7 @@ mod filter;
 mod gateway;
 mod json;
 mod listener;
+mod listener_set;
 mod load;
 mod matches;
 mod objects;

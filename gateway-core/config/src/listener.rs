@@ -9,7 +9,7 @@ use crate::certificate::{self, Credential};
 use crate::compile::Work;
 use crate::objects::{GATEWAY_GROUP, Stored};
 use crate::references::is_granted;
-use crate::resources::gateway::{CertificateRef, GatewaySpec, ListenerSpec, TlsModeSpec};
+use crate::resources::gateway::{CertificateRef, ListenerSpec, TlsModeSpec};
 use crate::status::{Refusal, Verdict, condition, given};
 use crate::{EdgeCertificate, ObjectName};
 
@@ -19,6 +19,8 @@ const ROUTE_KINDS: [&str; 2] = ["HTTPRoute", "GRPCRoute"];
 /// A listener with the routes that attach to it.
 pub(crate) struct ListenerState<'a> {
     pub(crate) spec: &'a ListenerSpec,
+    /// The place of its `ListenerSet` among those of the Gateway; `None` for a listener of the Gateway itself.
+    pub(crate) set: Option<usize>,
     pub(crate) hostname: Hostname,
     pub(crate) https: bool,
     pub(crate) kinds: Vec<&'static str>,
@@ -36,21 +38,40 @@ impl ListenerState<'_> {
         self.accepted.is_ok() && (!self.https || !self.certificates.is_empty())
     }
 
+    /// What policies may be attached to: a Gateway's listeners by name, but none of a set, whose names are the set's.
+    pub(crate) fn section(&self) -> &str {
+        if self.set.is_some() { "" } else { self.spec.name.value.as_str() }
+    }
+
+    /// Whether something tells it from another listener of the same port.
+    pub(crate) fn beside(&self, other: &Self) -> Verdict {
+        if self.spec.protocol.value != other.spec.protocol.value {
+            let message = "another listener has another protocol on the same port";
+            return Err(Refusal::new("ProtocolConflict", message));
+        }
+        if self.hostname == other.hostname {
+            let message = "another listener has the same host name on the same port";
+            return Err(Refusal::new("HostnameConflict", message));
+        }
+        Ok(())
+    }
+
     /// Why it is refused, if another listener is in its way.
     pub(crate) fn is_conflicted(&self) -> Option<&Refusal> {
         self.accepted.as_ref().err().filter(|refusal| refusal.reason.ends_with("Conflict"))
     }
 }
 
-/// Judges a listener by itself.
-pub(crate) fn judge<'a>(
+/// Judges a listener by itself. `owner` is its Gateway or `ListenerSet`.
+pub(crate) fn judge<'a, S>(
     work: &mut Work<'a>,
-    gateway: &'a Stored<GatewaySpec>,
+    owner: &Stored<S>,
     spec: &'a ListenerSpec,
 ) -> ListenerState<'a> {
     let https = spec.protocol.value == "HTTPS";
     let mut state = ListenerState {
         spec,
+        set: None,
         hostname: spec.hostname.as_ref().map_or(Hostname::Any, |hostname| hostname.value.0.clone()),
         https,
         kinds: Vec::new(),
@@ -63,11 +84,12 @@ pub(crate) fn judge<'a>(
     if !https && spec.protocol.value != "HTTP" {
         let message = format!("protocol `{}` is not served: HTTP and HTTPS are", spec.protocol.value);
         state.accepted = Err(Refusal::new("UnsupportedProtocol", message));
+        state.resolved = unserved_kinds(spec);
         return state;
     }
     (state.kinds, state.resolved) = kinds(spec);
     if https {
-        let certificates = certificates(work, gateway, spec, &state.hostname);
+        let certificates = certificates(work, owner, spec, &state.hostname);
         state.accepted = tls_mode(spec);
         match certificates {
             Ok(certificates) => state.certificates = certificates,
@@ -78,6 +100,24 @@ pub(crate) fn judge<'a>(
         }
     }
     state
+}
+
+/// Whether a listener that is not served asks for kinds of routes that go with its protocol.
+fn unserved_kinds(spec: &ListenerSpec) -> Verdict {
+    let own = match spec.protocol.value.as_str() {
+        "TLS" => "TLSRoute",
+        "TCP" => "TCPRoute",
+        "UDP" => "UDPRoute",
+        _ => return Ok(()),
+    };
+    let asked = spec.allowed_routes.iter().flat_map(|allowed| &allowed.kinds);
+    match asked.into_iter().find(|kind| kind.kind.value != own) {
+        Some(kind) => Err(Refusal::new(
+            "InvalidRouteKinds",
+            format!("routes of kind `{}` do not go with protocol {}", kind.kind.value, spec.protocol.value),
+        )),
+        None => Ok(()),
+    }
 }
 
 fn kinds(spec: &ListenerSpec) -> (Vec<&'static str>, Verdict) {
@@ -111,9 +151,9 @@ fn tls_mode(spec: &ListenerSpec) -> Verdict {
 }
 
 /// The certificates of a listener; with an error, those that could be read all the same.
-fn certificates(
+fn certificates<S>(
     work: &mut Work<'_>,
-    gateway: &Stored<GatewaySpec>,
+    owner: &Stored<S>,
     spec: &ListenerSpec,
     hostname: &Hostname,
 ) -> Result<Vec<EdgeCertificate>, (Vec<EdgeCertificate>, Refusal)> {
@@ -123,7 +163,7 @@ fn certificates(
         refused = Some(Refusal::new("InvalidCertificateRef", "an HTTPS listener names a certificate"));
     }
     for reference in references {
-        let (credential, refusal) = match credential(work, gateway, reference) {
+        let (credential, refusal) = match credential(work, owner, reference) {
             Ok(credential) => (Some(credential), None),
             Err((kept, refusal)) => (kept, Some(refusal)),
         };
@@ -160,12 +200,12 @@ fn shown(
 }
 
 /// What a reference means. While the content of its Secret is broken, what was read from it before stays in force.
-fn credential(
+fn credential<S>(
     work: &mut Work<'_>,
-    gateway: &Stored<GatewaySpec>,
+    owner: &Stored<S>,
     reference: &CertificateRef,
 ) -> Result<Credential, (Option<Credential>, Refusal)> {
-    let name = secret(work, gateway, reference).map_err(|refusal| (None, refusal))?;
+    let name = secret(work, owner, reference).map_err(|refusal| (None, refusal))?;
     let invalid = |message: String| Refusal::new("InvalidCertificateRef", message);
     let Some(secret) = work.objects.secrets.get(&name) else {
         return Err((None, invalid(format!("there is no Secret {name}"))));
@@ -179,8 +219,7 @@ fn credential(
         }
     };
     if let Some(why) = &credential.out_of_date {
-        let problem =
-            secret.error(None, format!("{why}: clients of Gateway {} will refuse it", gateway.name));
+        let problem = secret.error(None, format!("{why}: clients of {} will refuse it", owner.label()));
         work.problems.push(problem);
     }
     work.credentials.insert(name, credential.clone());
@@ -188,11 +227,7 @@ fn credential(
 }
 
 /// The Secret that a reference names, if it may name it.
-fn secret(
-    work: &Work<'_>,
-    gateway: &Stored<GatewaySpec>,
-    reference: &CertificateRef,
-) -> Result<ObjectName, Refusal> {
+fn secret<S>(work: &Work<'_>, owner: &Stored<S>, reference: &CertificateRef) -> Result<ObjectName, Refusal> {
     let invalid = |message: String| Refusal::new("InvalidCertificateRef", message);
     let kind = reference.kind.as_deref().unwrap_or("Secret");
     let group = reference.group.as_deref().unwrap_or_default();
@@ -201,10 +236,10 @@ fn secret(
             "a certificate is in a Secret of the core group, not in `{kind}` of `{group}`"
         )));
     }
-    let own = &gateway.name.namespace;
+    let own = &owner.name.namespace;
     let namespace = reference.namespace.as_deref().map_or_else(|| Arc::clone(own), Arc::from);
     let name = ObjectName { namespace, name: reference.name.value.as_str().into() };
-    if !is_granted(work.objects, "Gateway", own, "Secret", &name) {
+    if !is_granted(work.objects, owner.kind, own, "Secret", &name) {
         let message = format!(
             "Secret {name} is in another namespace, and no ReferenceGrant there allows the reference"
         );

@@ -8,7 +8,7 @@ use serde_saphyr::Location;
 
 use crate::document::{Defect, Document, Place};
 use crate::resources::core::{ConfigMap, EndpointSlice, Namespace, Pod, Secret, Service};
-use crate::resources::gateway::{GatewayClassSpec, GatewaySpec, ReferenceGrantSpec};
+use crate::resources::gateway::{GatewayClassSpec, GatewaySpec, ListenerSetSpec, ReferenceGrantSpec};
 use crate::resources::istio::{AuthorizationPolicySpec, PeerAuthenticationSpec, WorkloadEntrySpec};
 use crate::resources::meta::{Metadata, Named};
 use crate::resources::route::{GrpcRouteSpec, HttpRouteSpec, ParentRef};
@@ -142,6 +142,7 @@ macro_rules! namespaced {
 kinds! {
     GatewayClass(GatewayClassSpec) in "gateway.networking.k8s.io" Cluster => gateway_classes;
     Gateway(GatewaySpec) in "gateway.networking.k8s.io" Namespaced => gateways;
+    ListenerSet(ListenerSetSpec) in "gateway.networking.k8s.io" Namespaced => listener_sets;
     HTTPRoute(HttpRouteSpec) in "gateway.networking.k8s.io" Namespaced => http_routes;
     GRPCRoute(GrpcRouteSpec) in "gateway.networking.k8s.io" Namespaced => grpc_routes;
     ReferenceGrant(ReferenceGrantSpec) in "gateway.networking.k8s.io" Namespaced => reference_grants;

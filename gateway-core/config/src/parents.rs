@@ -7,7 +7,6 @@ use serde_json::json;
 use towpath_gateway_core::Policies;
 use towpath_routing::{Hostname, Route, Rule};
 
-use crate::ObjectName;
 use crate::compile::Work;
 use crate::gateway::GatewayState;
 use crate::listener::ListenerState;
@@ -19,6 +18,7 @@ use crate::resources::route::{ParentRef, RouteSpec};
 use crate::rule::{CompiledRoute, compile};
 use crate::status::{Refusal, Verdict, item, parent};
 use crate::topology::Rules;
+use crate::{ObjectName, listener_set};
 
 /// Attaches a route to the listeners of its parents and adds its status.
 pub(crate) fn attach<M: Match>(
@@ -34,9 +34,9 @@ pub(crate) fn attach<M: Match>(
     }
     let compiled = compile(work, route);
     let mut parents = Vec::new();
-    for (reference, at) in wanted {
-        let Some(gateway) = gateways.get_mut(at) else { continue };
-        let verdict = attach_to(work, gateway, attachments, route, reference, &compiled);
+    for Wanted { reference, gateway, set } in wanted {
+        let Some(gateway) = gateways.get_mut(gateway) else { continue };
+        let verdict = attach_to(work, gateway, set, attachments, route, reference, &compiled);
         if let Err(refusal) = &verdict {
             work.problems.push(route.error(reference.name.referenced, refusal.message.clone()));
         }
@@ -57,13 +57,22 @@ pub(crate) fn is_service(reference: &ParentRef) -> bool {
     matches!(reference.group.as_deref(), Some("" | "core")) && reference.kind.as_deref() == Some("Service")
 }
 
-/// The Gateway that a reference means, if it is ours. What it means otherwise is reported.
+/// A parent that is ours.
+struct Wanted<'r> {
+    reference: &'r ParentRef,
+    /// The place of the Gateway.
+    gateway: usize,
+    /// The place of the `ListenerSet` among those of the Gateway, if that is the parent.
+    set: Option<usize>,
+}
+
+/// The Gateway or `ListenerSet` that a reference means, if it is ours. What it means otherwise is reported.
 fn target<'r, M>(
     work: &mut Work<'_>,
     gateways: &[GatewayState<'_>],
     route: &Stored<RouteSpec<M>>,
     reference: &'r ParentRef,
-) -> Option<(&'r ParentRef, usize)> {
+) -> Option<Wanted<'r>> {
     let namespace = reference.namespace.as_deref().unwrap_or(&route.name.namespace);
     let name = ObjectName { namespace: namespace.into(), name: reference.name.value.as_str().into() };
     let kind = reference.kind.as_deref().unwrap_or("Gateway");
@@ -78,11 +87,21 @@ fn target<'r, M>(
             problem(format!("there is no Service {name}"))
         };
     }
-    if reference.group.as_deref().unwrap_or(GATEWAY_GROUP) != GATEWAY_GROUP || kind != "Gateway" {
-        return problem(format!("a parent is a Gateway or a Service, not a `{kind}`"));
+    let ours = reference.group.as_deref().unwrap_or(GATEWAY_GROUP) == GATEWAY_GROUP;
+    if ours && kind == "ListenerSet" {
+        if !work.objects.listener_sets.contains_key(&name) {
+            return problem(format!("there is no ListenerSet {name}"));
+        }
+        return gateways.iter().enumerate().find_map(|(gateway, state)| {
+            let set = state.sets.iter().position(|set| set.object.name == name)?;
+            Some(Wanted { reference, gateway, set: Some(set) })
+        });
+    }
+    if !ours || kind != "Gateway" {
+        return problem(format!("a parent is a Gateway, a ListenerSet or a Service, not a `{kind}`"));
     }
     match gateways.iter().position(|gateway| gateway.object.name == name) {
-        Some(at) => Some((reference, at)),
+        Some(gateway) => Some(Wanted { reference, gateway, set: None }),
         None if work.objects.gateways.contains_key(&name) => None,
         None if work.objects.refused.iter().any(|r| r.kind == "Gateway" && r.name == name) => {
             problem(format!("the parent Gateway {name} could not be read"))
@@ -94,30 +113,41 @@ fn target<'r, M>(
 fn attach_to<M>(
     work: &Work<'_>,
     gateway: &mut GatewayState<'_>,
+    set: Option<usize>,
     attachments: &Attachments,
     route: &Stored<RouteSpec<M>>,
     reference: &ParentRef,
     compiled: &CompiledRoute,
 ) -> Verdict {
-    let gateway_name = &gateway.object.name;
+    let owner = set.and_then(|at| gateway.sets.get(at));
+    if let Some(Err(refusal)) =
+        owner.map(|set| &set.accepted).filter(|_| set.is_some_and(|at| is_bare(gateway, at)))
+    {
+        return Err(Refusal::new("NotAllowedByListeners", refusal.message.clone()));
+    }
+    let parent = owner.map_or_else(|| gateway.object.label(), |set| set.object.label());
     let meant = |listener: &ListenerState<'_>| {
-        reference.section_name.as_ref().is_none_or(|section| *section == listener.spec.name.value)
+        listener.set == set
+            && reference.section_name.as_ref().is_none_or(|section| *section == listener.spec.name.value)
             && reference.port.is_none_or(|port| port == listener.spec.port.value)
     };
-    let mut listeners: Vec<_> = gateway.listeners.iter_mut().filter(|listener| meant(listener)).collect();
-    if listeners.is_empty() {
-        return Err(Refusal::new("NoMatchingParent", format!("Gateway {gateway_name} has no such listener")));
+    let places = |takes: &dyn Fn(&ListenerState<'_>) -> bool| -> Vec<usize> {
+        let all = gateway.listeners.iter().enumerate();
+        all.filter(|(_, listener)| takes(listener)).map(|(place, _)| place).collect()
+    };
+    if places(&meant).is_empty() {
+        return Err(Refusal::new("NoMatchingParent", format!("{parent} has no such listener")));
     }
-    listeners.retain(|listener| allows(work, gateway_name, listener, route));
+    let listeners =
+        places(&|listener| meant(listener) && allows(work, gateway.home(listener), listener, route));
     if listeners.is_empty() {
-        let message = format!(
-            "no listener of Gateway {gateway_name} takes routes of kind {} from this namespace",
-            route.kind
-        );
+        let message =
+            format!("no listener of {parent} takes routes of kind {} from this namespace", route.kind);
         return Err(Refusal::new("NotAllowedByListeners", message));
     }
     let mut attached = false;
-    for listener in listeners {
+    for place in listeners {
+        let Some(listener) = gateway.listeners.get(place) else { continue };
         let Some(hostnames) = narrowed(&route.spec, &listener.hostname) else { continue };
         attached = true;
         let name = route.name.to_string();
@@ -125,16 +155,18 @@ fn attach_to<M>(
         if listener.routes.last().is_some_and(|(kind, there)| *kind == route.kind && *there.name == *name) {
             continue;
         }
-        let place = (gateway_name, listener.spec.name.value.as_str());
-        let rules = with_policies(work.plan.rules, attachments, place, route, compiled);
-        listener.attached += 1;
+        let target = (&gateway.object.name, listener.section());
+        let rules = with_policies(work.plan.rules, attachments, target, route, compiled);
         let route = (route.kind, Route { name: name.into(), created: route.created, hostnames, rules });
-        listener.routes.push(route);
+        if let Some(listener) = gateway.listeners.get_mut(place) {
+            listener.attached += 1;
+            listener.routes.push(route);
+        }
     }
     if attached {
         return Ok(());
     }
-    let message = format!("no host name is also one of the listeners of Gateway {gateway_name}");
+    let message = format!("no host name is also one of the listeners of {parent}");
     Err(Refusal::new("NoMatchingListenerHostname", message))
 }
 
@@ -158,29 +190,28 @@ fn with_policies<M>(
     rules.collect()
 }
 
+/// Whether a set has no listener at all, for the Gateway does not take it.
+fn is_bare(gateway: &GatewayState<'_>, set: usize) -> bool {
+    gateway.listeners.iter().all(|listener| listener.set != Some(set))
+}
+
+/// Whether a listener, whose owner is in the namespace `home`, takes a route.
 fn allows<M>(
     work: &Work<'_>,
-    gateway: &ObjectName,
+    home: &str,
     listener: &ListenerState<'_>,
     route: &Stored<RouteSpec<M>>,
 ) -> bool {
     let namespaces = listener.spec.allowed_routes.as_ref().and_then(|allowed| allowed.namespaces.as_ref());
-    let from = namespaces.and_then(|namespaces| namespaces.from).unwrap_or(FromNamespaces::Same);
     let namespace = &route.name.namespace;
-    let from_there = match from {
-        FromNamespaces::All => true,
-        FromNamespaces::None => false,
-        FromNamespaces::Same => *namespace == gateway.namespace,
-        FromNamespaces::Selector => {
-            let selector = namespaces.and_then(|namespaces| namespaces.selector.as_ref());
-            selector.is_some_and(|selector| selector.matches(&namespace_labels(work, namespace)))
-        }
-    };
-    from_there && listener.accepted.is_ok() && listener.kinds.contains(&route.kind)
+    let labels = namespace_labels(work, namespace);
+    listener.accepted.is_ok()
+        && listener.kinds.contains(&route.kind)
+        && listener_set::from(namespaces, FromNamespaces::Same, home, namespace, &labels)
 }
 
 /// The labels of a namespace; Kubernetes gives each its name as one.
-fn namespace_labels(work: &Work<'_>, namespace: &Arc<str>) -> BTreeMap<String, String> {
+pub(crate) fn namespace_labels(work: &Work<'_>, namespace: &Arc<str>) -> BTreeMap<String, String> {
     let name = ObjectName { namespace: "".into(), name: Arc::clone(namespace) };
     let mut labels =
         work.objects.namespaces.get(&name).map(|object| object.labels.clone()).unwrap_or_default();

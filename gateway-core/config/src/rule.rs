@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use towpath_gateway_core::{Backend, Policies, RouteName};
-use towpath_routing::{Filters, Rule, WeightedBackend};
+use towpath_routing::{Cors, Filters, Mirror, Rule, WeightedBackend};
 use towpath_upstream::{Retry, Timeouts};
 
 use crate::backend::{backend_name, find_port};
@@ -12,11 +12,14 @@ use crate::compile::Work;
 use crate::filter;
 use crate::matches::Match;
 use crate::objects::Stored;
+use crate::parents::is_service;
 use crate::references::is_granted;
-use crate::resources::route::{BackendRef, RetrySpec, RouteSpec, RuleSpec, TimeoutsSpec};
+use crate::resources::route::{
+    BackendRef, MirrorSpec, ParentRef, RetrySpec, RouteSpec, RuleSpec, TimeoutsSpec,
+};
 use crate::status::{Refusal, Verdict};
 use crate::topology::Rules;
-use crate::{ObjectName, Problem};
+use crate::{ObjectName, Problem, Role};
 
 /// The port of the ingress Service that the gateway sends to.
 const INGRESS_PORT: u16 = 80;
@@ -64,7 +67,7 @@ fn compile_rule<M: Match>(
     spec: &RuleSpec<M>,
     resolved: &mut Verdict,
 ) -> Option<CompiledRule> {
-    let filters = filters(work, route, spec, resolved);
+    let (filters, cors) = filters(work, route, spec, resolved);
     let backends = backends(work, route, spec, resolved);
     let redirects = filters.redirect.is_some();
     let (filters, backends) = match work.plan.rules {
@@ -83,7 +86,7 @@ fn compile_rule<M: Match>(
         matches,
         filters,
         backends,
-        policies: policies(work.plan.rules, spec),
+        policies: policies(work.plan.rules, spec, cors),
     };
     Some(CompiledRule { section: spec.name.clone(), rule })
 }
@@ -93,13 +96,38 @@ fn filters<M: Match>(
     route: &Stored<RouteSpec<M>>,
     spec: &RuleSpec<M>,
     resolved: &mut Verdict,
-) -> Filters {
+) -> (Filters, Option<Cors>) {
     let compiled = filter::compile(&spec.filters, spec.matches.iter().all(Match::is_prefix), &mut Vec::new());
     for defect in &compiled.unsupported {
         work.problems.push(defect.problem(&route.place).about(route.label()));
         refuse(resolved, &Refusal::new("InvalidKind", defect.message.clone()));
     }
-    compiled.filters
+    let mirrors = spec.filters.iter().filter_map(|filter| filter.request_mirror.as_ref());
+    let mirrors = mirrors.filter_map(|spec| mirror(work, route, spec, resolved)).collect();
+    (Filters { mirrors, ..compiled.filters }, compiled.cors)
+}
+
+/// A mirror; one that leads nowhere is reported and left out (Gateway API, `HTTPRequestMirrorFilter.backendRef`).
+fn mirror<M>(
+    work: &mut Work<'_>,
+    route: &Stored<RouteSpec<M>>,
+    spec: &MirrorSpec,
+    resolved: &mut Verdict,
+) -> Option<Mirror> {
+    let reference = &spec.backend_ref;
+    let service = service_name(reference, &route.name.namespace);
+    let granted = is_parent(work, route, &service);
+    match resolve(work, route.kind, &route.name.namespace, reference, &service, granted) {
+        Ok(backend) => {
+            let (numerator, denominator) = filter::share(spec);
+            Some(Mirror { backend, denominator, numerator })
+        }
+        Err(refusal) => {
+            work.problems.push(route.error(reference.name.referenced, refusal.message.clone()));
+            refuse(resolved, &refusal);
+            None
+        }
+    }
 }
 
 fn refuse(resolved: &mut Verdict, refusal: &Refusal) {
@@ -130,23 +158,23 @@ fn weighted<M>(
 ) -> WeightedBackend {
     let mut compiled = filter::compile(&reference.filters, false, &mut Vec::new());
     let service = service_name(reference, &route.name.namespace);
-    let mut backend =
-        resolve(work, route.kind, &route.name.namespace, reference, &service).unwrap_or_else(|refusal| {
+    let granted = is_parent(work, route, &service);
+    let mut backend = resolve(work, route.kind, &route.name.namespace, reference, &service, granted)
+        .unwrap_or_else(|refusal| {
             work.problems.push(route.error(reference.name.referenced, refusal.message.clone()));
             refuse(resolved, &refusal);
             unresolved(&service, reference)
         });
-    let own = [
-        (compiled.filters.rewrite.is_some(), "URLRewrite"),
-        (compiled.filters.redirect.is_some(), "RequestRedirect"),
-    ];
-    for (_, kind) in own.into_iter().filter(|(given, _)| *given) {
-        let message = format!("filter {kind} of a backend is not served yet: its requests end as 500");
-        work.problems.push(route.error(reference.name.referenced, message));
-        compiled.filters.unresolved = true;
-    }
     for defect in &compiled.unsupported {
         work.problems.push(defect.problem(&route.place).about(route.label()));
+    }
+    let mirrors = reference.filters.iter().any(|filter| filter.request_mirror.is_some());
+    let of_rules = [(compiled.cors.is_some(), "CORS"), (mirrors, "RequestMirror")];
+    for (_, kind) in of_rules.into_iter().filter(|(given, _)| *given) {
+        let message =
+            format!("filter {kind} is served for rules, not for a backend: its requests end as 500");
+        work.problems.push(route.error(reference.name.referenced, message));
+        compiled.filters.unresolved = true;
     }
     if compiled.filters.unresolved {
         refuse(resolved, &Refusal::new("InvalidKind", "a filter of a backend is not served yet"));
@@ -157,7 +185,20 @@ fn weighted<M>(
         weight: reference.weight.unwrap_or(1),
         request_headers: compiled.filters.request_headers,
         response_headers: compiled.filters.response_headers,
+        rewrite: compiled.filters.rewrite,
+        redirect: compiled.filters.redirect,
     }
+}
+
+/// Whether a route of the mesh sends on to the Service that it is for: its requests were on their way there, and need no
+/// leave of that namespace (GEP-1294).
+fn is_parent<M>(work: &Work<'_>, route: &Stored<RouteSpec<M>>, service: &ObjectName) -> bool {
+    let means = |parent: &ParentRef| {
+        is_service(parent)
+            && *parent.name.value == *service.name
+            && parent.namespace.as_deref().unwrap_or(&route.name.namespace) == &*service.namespace
+    };
+    matches!(work.options.role, Role::Sidecar { .. }) && route.spec.parent_refs.iter().any(means)
 }
 
 fn service_name(reference: &BackendRef, namespace: &Arc<str>) -> ObjectName {
@@ -175,13 +216,14 @@ fn resolve(
     namespace: &str,
     reference: &BackendRef,
     service: &ObjectName,
+    granted: bool,
 ) -> Result<Arc<Backend>, Refusal> {
     let (group, backend_kind) =
         (reference.group.as_deref().unwrap_or(""), reference.kind.as_deref().unwrap_or("Service"));
     if !(matches!(group, "" | "core") && backend_kind == "Service") {
         return Err(Refusal::new("InvalidKind", format!("a backend is a Service, not a `{backend_kind}`")));
     }
-    if !is_granted(work.objects, kind, namespace, "Service", service) {
+    if !granted && !is_granted(work.objects, kind, namespace, "Service", service) {
         let message = format!(
             "Service {service} is in another namespace, and no ReferenceGrant there allows the reference"
         );
@@ -211,14 +253,17 @@ impl Work<'_> {
                 }
                 Arc::new(Backend::unresolved(backend_name(self.ingress, INGRESS_PORT)))
             });
-        let (request_headers, response_headers) = Default::default();
-        vec![WeightedBackend { backend, weight: 1, request_headers, response_headers }]
+        vec![WeightedBackend::new(backend, 1)]
     }
 }
 
 /// Deadlines hold at the outermost place, retries at the one next to the service.
-fn policies<M>(part: Rules, spec: &RuleSpec<M>) -> Policies {
+fn policies<M>(part: Rules, spec: &RuleSpec<M>, cors: Option<Cors>) -> Policies {
     let mut policies = Policies::builder();
+    // Where clients come in, before anything asks for a credential.
+    if let Some(cors) = cors.filter(|_| part != Rules::Behind) {
+        policies = policies.with(cors);
+    }
     if let Some(timeouts) = &spec.timeouts {
         policies = policies.with(self::timeouts(timeouts));
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 use towpath_gateway_core::{Backend, Balance, Endpoint, Policies, Protocol, RouteName};
 use towpath_mesh_mtls::MtlsMode;
-use towpath_routing::{self as routing, Filters, HeaderModifier, Hostname, Route, Rule, WeightedBackend};
+use towpath_routing::{self as routing, Filters, Hostname, Route, Rule, WeightedBackend};
 
 use crate::authorization;
 use crate::compile::Work;
@@ -174,12 +174,7 @@ fn straight(work: &mut Work<'_>, service: &ObjectName, port: u16) -> Result<Rout
     let backend =
         work.backends.service(service, port, &mut work.problems).map_err(|refusal| refusal.message)?;
     let name = service.to_string();
-    let backend = WeightedBackend {
-        backend,
-        weight: 1,
-        request_headers: HeaderModifier::default(),
-        response_headers: HeaderModifier::default(),
-    };
+    let backend = WeightedBackend::new(backend, 1);
     let rule = Rule {
         name: RouteName::new(name.as_str(), "0"),
         matches: Vec::new(),

@@ -273,7 +273,7 @@ fn references_that_lead_nowhere_end_as_500_with_their_reason() {
         ("{kind: Strange, name: pages, port: 9080}", "", "False/InvalidKind"),
         ("{name: ingress, namespace: istio-system, port: 80}", "", "False/RefNotPermitted"),
         ("{name: ingress, namespace: istio-system, port: 80}", grant, "True/ResolvedRefs"),
-        ("{name: pages, port: 9080, filters: [{type: RequestMirror}]}", "", "False/InvalidKind"),
+        ("{name: pages, port: 9080, filters: [{type: ExternalAuth}]}", "", "False/InvalidKind"),
     ] {
         let text = route("web", &format!("[{{backendRefs: [{reference}]}}]"));
         let snapshot = compiled(&[WORLD, &text, grant], &gateway());

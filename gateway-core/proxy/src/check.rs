@@ -2,6 +2,7 @@
 
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write as _};
+use std::net::{IpAddr, UdpSocket};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -55,7 +56,13 @@ pub(crate) fn options(program: Program, args: &CompileArgs, now: SystemTime) -> 
         has_identity: args.identity.is_some(),
         scenario: None,
         now,
+        is_local: Some(is_local),
     }
+}
+
+/// Whether this machine has an address, without a word to anybody else.
+fn is_local(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
 }
 
 /// A reader that has seen enough (`check | head`) is no failure: the exit code says the rest.

@@ -228,12 +228,7 @@ fn inbound_routes(listener: &Listener) -> Routes {
         name: RouteName::new(Arc::clone(&name), "app"),
         matches: Vec::new(),
         filters: routing::Filters::default(),
-        backends: vec![routing::WeightedBackend {
-            backend: Arc::clone(app),
-            weight: 1,
-            request_headers: routing::HeaderModifier::default(),
-            response_headers: routing::HeaderModifier::default(),
-        }],
+        backends: vec![routing::WeightedBackend::new(Arc::clone(app), 1)],
         policies: Policies::builder().with(no_deadline()).build(),
     };
     let route = routing::Route { name, created: 0, hostnames: Vec::new(), rules: vec![rule] };

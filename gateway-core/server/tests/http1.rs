@@ -337,7 +337,7 @@ async fn an_empty_line_after_a_body_is_no_head_that_is_late() {
     let mut client = connect(reader());
     send(&mut client, "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi\r\n").await;
     until(&mut client, "trailers").await;
-    sleep(Duration::from_secs(60)).await;
+    sleep(Duration::from_mins(1)).await;
     send(&mut client, "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nho").await;
     assert!(until(&mut client, "trailers").await.contains("b\"ho\""));
 }
@@ -365,7 +365,7 @@ async fn an_upload_that_flows_on_after_the_answer_keeps_its_connection() {
     send(&mut client, "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 20\r\n\r\n").await;
     until(&mut client, "hello").await;
     for _ in 0..20 {
-        sleep(Duration::from_secs(60)).await;
+        sleep(Duration::from_mins(1)).await;
         send(&mut client, "x").await;
     }
     send(&mut client, "GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;

@@ -5,10 +5,10 @@ use towpath_auth::{ApiKeyLayer, AuthorizeLayer};
 use towpath_gateway_core::RescueLayer;
 use towpath_observability::RecordLayer;
 use towpath_rate_limit::RateLimitLayer;
-use towpath_routing::{FilterLayer, NormalizeLayer, RouteLayer};
+use towpath_routing::{CorsLayer, FilterLayer, MirrorLayer, NormalizeLayer, RouteLayer};
 use towpath_trace::TraceLayer;
 
-use crate::{Entry, HttpStack, Parts};
+use crate::{Entry, HttpStack, Parts, beside};
 
 /// The stack of an edge listener of the API gateway. It is unboxed, so that a test sees which layers there are;
 /// `HttpService::new` boxes it.
@@ -19,9 +19,11 @@ pub fn gateway(parts: Parts, entry: Entry) -> impl HttpStack {
         .layer(RescueLayer::new())
         .layer(NormalizeLayer::edge())
         .layer(RouteLayer::new(entry.routes))
+        .layer(CorsLayer::new())
         .layer(ApiKeyLayer::new())
         .layer(AuthorizeLayer::new(entry.authorization).port(entry.port))
         .layer(RateLimitLayer::new(parts.limits))
         .layer(FilterLayer::new())
+        .layer(MirrorLayer::new(beside))
         .service(parts.upstream)
 }

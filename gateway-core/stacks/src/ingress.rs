@@ -4,10 +4,10 @@ use tower::ServiceBuilder;
 use towpath_auth::AuthorizeLayer;
 use towpath_gateway_core::RescueLayer;
 use towpath_observability::RecordLayer;
-use towpath_routing::{FilterLayer, NormalizeLayer, RouteLayer};
+use towpath_routing::{FilterLayer, MirrorLayer, NormalizeLayer, RouteLayer};
 use towpath_trace::TraceLayer;
 
-use crate::{Entry, HttpStack, Parts};
+use crate::{Entry, HttpStack, Parts, beside};
 
 /// The stack of an ingress listener.
 pub fn ingress(parts: Parts, entry: Entry) -> impl HttpStack {
@@ -19,5 +19,6 @@ pub fn ingress(parts: Parts, entry: Entry) -> impl HttpStack {
         .layer(RouteLayer::new(entry.routes))
         .layer(AuthorizeLayer::new(entry.authorization).port(entry.port))
         .layer(FilterLayer::new())
+        .layer(MirrorLayer::new(beside))
         .service(parts.upstream)
 }

@@ -15,6 +15,8 @@ mod ingress;
 mod sidecar;
 mod upstream;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 pub use gateway::gateway;
@@ -48,6 +50,11 @@ pub struct Parts {
     pub limits: Arc<Store>,
     /// This worker's way out, from [`upstream`].
     pub upstream: HttpService,
+}
+
+/// Runs a copy of a request beside it, on the same worker.
+fn beside(copy: Pin<Box<dyn Future<Output = ()> + Send>>) {
+    tokio::spawn(copy);
 }
 
 /// An HTTP service that [`HttpService::new`] takes: what every stack is before it is boxed.

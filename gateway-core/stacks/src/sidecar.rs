@@ -4,10 +4,10 @@ use tower::ServiceBuilder;
 use towpath_auth::AuthorizeLayer;
 use towpath_gateway_core::{Live, RescueLayer};
 use towpath_observability::RecordLayer;
-use towpath_routing::{FilterLayer, NormalizeLayer, RouteLayer, Routes};
+use towpath_routing::{CorsLayer, FilterLayer, MirrorLayer, NormalizeLayer, RouteLayer, Routes};
 use towpath_trace::TraceLayer;
 
-use crate::{Entry, HttpStack, Parts};
+use crate::{Entry, HttpStack, Parts, beside};
 
 /// The stack behind the sidecar's mTLS, towards its application.
 pub fn sidecar_inbound(parts: Parts, entry: Entry) -> impl HttpStack {
@@ -30,6 +30,8 @@ pub fn sidecar_outbound(parts: Parts, routes: Live<Routes>) -> impl HttpStack {
         .layer(RescueLayer::new())
         .layer(NormalizeLayer::mesh())
         .layer(RouteLayer::new(routes))
+        .layer(CorsLayer::new())
         .layer(FilterLayer::new())
+        .layer(MirrorLayer::new(beside))
         .service(parts.upstream)
 }

@@ -55,15 +55,9 @@ mod tests {
     use towpath_gateway_core::Backend;
 
     use super::*;
-    use crate::HeaderModifier;
 
     fn split(weights: &[u32]) -> Split {
-        let backend = |weight: &u32| WeightedBackend {
-            backend: Arc::new(Backend::unresolved("b")),
-            weight: *weight,
-            request_headers: HeaderModifier::default(),
-            response_headers: HeaderModifier::default(),
-        };
+        let backend = |weight: &u32| WeightedBackend::new(Arc::new(Backend::unresolved("b")), *weight);
         Split::over(weights.iter().map(backend).collect())
     }
 

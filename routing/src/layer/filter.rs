@@ -154,9 +154,12 @@ fn carry_out<B, R: Default>(
         return redirected(redirect, action, request).map(Next::Answer);
     }
     let (place, chosen) = choose(action, draw)?;
+    if let Some(redirect) = &chosen.redirect {
+        return redirected(redirect, action, request).map(Next::Answer);
+    }
     action.filters().request_headers.apply(request.headers_mut());
     chosen.request_headers.apply(request.headers_mut());
-    rewrite(action, request)?;
+    rewrite(action, place, chosen, request)?;
     context.set_backend(Arc::clone(&chosen.backend))?;
     let silent = chosen.response_headers.is_empty() && action.filters().response_headers.is_empty();
     Ok(Next::Pass((!silent).then(|| Changes(context.clone(), place))))
@@ -190,15 +193,25 @@ fn redirected<B, R: Default>(
     Ok(response)
 }
 
-fn rewrite<B>(action: &RuleAction, request: &mut Request<B>) -> Result<(), Fault> {
-    let Some(rewrite) = &action.filters().rewrite else { return Ok(()) };
-    if let Some((host, _)) = &action.rule.host {
+/// What the backend has of its own comes before what the rule has.
+fn rewrite<B>(
+    action: &RuleAction,
+    place: usize,
+    chosen: &WeightedBackend,
+    request: &mut Request<B>,
+) -> Result<(), Fault> {
+    let both = [&chosen.rewrite, &action.filters().rewrite];
+    if both.iter().all(|rewrite| rewrite.is_none()) {
+        return Ok(());
+    }
+    let host = action.rule.own_hosts.get(place).and_then(Option::as_ref).or(action.rule.host.as_ref());
+    if let Some((host, _)) = host {
         request.headers_mut().insert(HOST, host.clone());
     }
+    let path = both.into_iter().flatten().find_map(|rewrite| rewrite.path.as_ref());
     let prefix = action.prefix.as_deref();
-    let path = rewrite.path.as_ref().map(|path| replaced(path, prefix, request.uri().path()).into_owned());
-    let authority = action.rule.host.as_ref().map(|(_, authority)| authority);
-    uri::change(request.uri_mut(), path.as_deref(), authority)
+    let path = path.map(|path| replaced(path, prefix, request.uri().path()).into_owned());
+    uri::change(request.uri_mut(), path.as_deref(), host.map(|(_, authority)| authority))
 }
 
 impl Changes {

@@ -1,7 +1,9 @@
 //! The layers of this crate.
 
+pub(crate) mod cors;
 pub(crate) mod filter;
 mod host;
+pub(crate) mod mirror;
 pub(crate) mod normalize;
 pub(crate) mod route;
 

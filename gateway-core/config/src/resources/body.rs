@@ -1,7 +1,7 @@
 //! How the body of each kind is read: those of policies and routes strictly, those of Kubernetes' own kinds leniently.
 
 use super::core::{ConfigMap, EndpointSlice, Namespace, Pod, Secret, Service};
-use super::gateway::{GatewayClassSpec, GatewaySpec, ReferenceGrantSpec};
+use super::gateway::{GatewayClassSpec, GatewaySpec, ListenerSetSpec, ReferenceGrantSpec};
 use super::istio::{AuthorizationPolicySpec, PeerAuthenticationSpec, WorkloadEntrySpec};
 use super::meta::Strict;
 use super::route::{GrpcRouteSpec, HttpRouteSpec};
@@ -50,6 +50,7 @@ fn nothing<S>(_: &S, _: &mut Vec<Defect>) {}
 lenient!(Namespace, ConfigMap, Secret, Service, Pod, EndpointSlice);
 strict!(GatewayClassSpec, required, nothing);
 strict!(GatewaySpec, required, check::gateway);
+strict!(ListenerSetSpec, required, check::listener_set);
 strict!(HttpRouteSpec, required, check::http_route);
 strict!(GrpcRouteSpec, required, check::grpc_route);
 strict!(ReferenceGrantSpec, required, nothing);

@@ -29,10 +29,32 @@ pub(crate) struct GatewaySpec {
     pub(crate) addresses: Vec<AddressSpec>,
     pub(crate) infrastructure: Option<Infrastructure>,
     pub(crate) tls: Option<GatewayTls>,
-    #[serde(rename = "allowedListeners")]
-    pub(crate) _allowed_listeners: Option<IgnoredAny>,
+    pub(crate) allowed_listeners: Option<AllowedListeners>,
     #[serde(rename = "defaultScope")]
     pub(crate) _default_scope: Option<IgnoredAny>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct AllowedListeners {
+    pub(crate) namespaces: Option<RouteNamespaces>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct ListenerSetSpec {
+    pub(crate) parent_ref: ListenerSetParent,
+    #[serde(default)]
+    pub(crate) listeners: Vec<ListenerSpec>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct ListenerSetParent {
+    pub(crate) group: Option<String>,
+    pub(crate) kind: Option<String>,
+    pub(crate) name: Text,
+    pub(crate) namespace: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -127,14 +127,44 @@ pub(crate) struct FilterSpec {
     pub(crate) response_header_modifier: Option<HeaderModifierSpec>,
     pub(crate) request_redirect: Option<RedirectSpec>,
     pub(crate) url_rewrite: Option<RewriteSpec>,
-    #[serde(rename = "requestMirror")]
-    pub(crate) _request_mirror: Option<IgnoredAny>,
-    #[serde(rename = "cors")]
-    pub(crate) _cors: Option<IgnoredAny>,
+    pub(crate) request_mirror: Option<MirrorSpec>,
+    pub(crate) cors: Option<CorsSpec>,
     #[serde(rename = "externalAuth")]
     pub(crate) _external_auth: Option<IgnoredAny>,
     #[serde(rename = "extensionRef")]
     pub(crate) _extension_ref: Option<IgnoredAny>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct MirrorSpec {
+    pub(crate) backend_ref: BackendRef,
+    pub(crate) percent: Option<Spanned<u32>>,
+    pub(crate) fraction: Option<FractionSpec>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct FractionSpec {
+    pub(crate) numerator: u32,
+    pub(crate) denominator: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct CorsSpec {
+    #[serde(default)]
+    pub(crate) allow_origins: Vec<Text>,
+    #[serde(default)]
+    pub(crate) allow_credentials: bool,
+    #[serde(default)]
+    pub(crate) allow_methods: Vec<Text>,
+    #[serde(default)]
+    pub(crate) allow_headers: Vec<Text>,
+    #[serde(default)]
+    pub(crate) expose_headers: Vec<Text>,
+    /// Seconds.
+    pub(crate) max_age: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]

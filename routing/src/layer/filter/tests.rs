@@ -31,12 +31,7 @@ async fn through(rule: Rule, draw: fn(u64) -> u64, mut request: Request<()>) -> 
 }
 
 fn to(name: &str, weight: u32) -> WeightedBackend {
-    WeightedBackend {
-        backend: Arc::new(Backend::new(name, Balance::default(), Vec::new())),
-        weight,
-        request_headers: HeaderModifier::default(),
-        response_headers: HeaderModifier::default(),
-    }
+    WeightedBackend::new(Arc::new(Backend::new(name, Balance::default(), Vec::new())), weight)
 }
 
 fn with(filters: Filters) -> Rule {
@@ -149,6 +144,28 @@ async fn a_redirect_answers_without_a_backend() {
     assert_eq!(response.headers()[LOCATION], "https://a.example/new?q=1");
     assert_eq!((&response.headers()["from"], &**response.body()), (&HeaderValue::from_static("rule"), ""));
     assert!(seen.context.backend().is_none());
+}
+
+#[tokio::test]
+async fn a_backend_rewrites_and_redirects_for_its_own_share() {
+    let rewrite = |host: Option<&str>, path: Option<&str>| {
+        Some(Rewrite { host: host.map(Into::into), path: path.map(|path| PathRewrite::Prefix(path.into())) })
+    };
+    let mut rule = Rule {
+        backends: vec![to("a", 1), to("b", 1), to("c", 1)],
+        ..with(Filters { rewrite: rewrite(Some("rule"), Some("/rule")), ..Filters::default() })
+    };
+    rule.backends[1].rewrite = rewrite(None, Some("/own"));
+    rule.backends[2].redirect = Some(redirect(None));
+    let response = through(rule.clone(), |_| 0, get("/p/x")).await.answer.unwrap();
+    assert_eq!(response.body(), "/rule/x host=rule");
+    let response = through(rule.clone(), |_| 1, get("/p/x")).await.answer.unwrap();
+    assert_eq!(response.body(), "/own/x host=rule", "its own path, and the rule's host");
+    let response = through(rule.clone(), |_| 2, get("/p/x")).await.answer.unwrap();
+    assert_eq!(response.headers()[LOCATION], "https://a.example/p/x");
+    rule.backends[0].rewrite = rewrite(Some("not a host"), None);
+    let fault = through(rule, |_| 0, get("/p")).await.answer.unwrap_err();
+    assert_eq!(fault.reason(), Reason::Unresolved);
 }
 
 #[tokio::test]
