@@ -319,7 +319,7 @@ async fn a_body_that_is_cut_off_never_looks_whole() {
             let asked = tokio::time::timeout(Duration::ZERO, body.frame()).await;
             assert!(asked.is_err(), "nothing is there yet");
             sleep(Duration::from_secs(5)).await;
-            let _ = found.send(body.collect().await.map(|body| body.to_bytes()));
+            let _ = found.send(body.collect().await.map(http_body_util::Collected::to_bytes));
         });
         async { std::future::pending::<Result<Response, Fault>>().await }
     });

@@ -41,6 +41,8 @@ pub(super) enum Verdict {
     Again { after: Duration },
     /// What there is, is the answer.
     Stop,
+    /// Another try is due, and there is no time left for it.
+    TooLate,
 }
 
 pub(super) fn decide(policy: &Retry, facts: &Facts, now: Instant) -> Verdict {
@@ -49,7 +51,7 @@ pub(super) fn decide(policy: &Retry, facts: &Facts, now: Instant) -> Verdict {
     }
     let after = wait(policy.backoff, facts.tries, facts.jitter);
     match facts.deadline {
-        Some(deadline) if now + after >= deadline => Verdict::Stop,
+        Some(deadline) if now + after >= deadline => Verdict::TooLate,
         _ => Verdict::Again { after },
     }
 }
@@ -94,7 +96,7 @@ mod tests {
     }
 
     fn again(policy: &Retry, facts: &Facts) -> bool {
-        decide(policy, facts, Instant::now()) != Verdict::Stop
+        matches!(decide(policy, facts, Instant::now()), Verdict::Again { .. })
     }
 
     #[test]
@@ -152,7 +154,7 @@ mod tests {
         let now = Instant::now();
         let at = |millis| Some(now + Duration::from_millis(millis));
         let base = facts(End::Fault(Replay::Always), true);
-        assert_eq!(decide(&policy(), &Facts { deadline: at(25), ..base }, now), Verdict::Stop);
+        assert_eq!(decide(&policy(), &Facts { deadline: at(25), ..base }, now), Verdict::TooLate);
         let after = Duration::from_millis(25);
         assert_eq!(decide(&policy(), &Facts { deadline: at(26), ..base }, now), Verdict::Again { after });
     }

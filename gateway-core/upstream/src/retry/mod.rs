@@ -2,7 +2,8 @@
 //!
 //! - **reads** the route's [`Retry`] and [`Timeouts`], the context's deadline, the fault's `Replay`
 //! - **writes** the outcome of a try that it cuts off
-//! - **ends a request with** the last try's fault; `UpstreamTimeout` (504) if a try's own time is over
+//! - **ends a request with** the last try's fault; `UpstreamTimeout` (504) if a try's own time is over, or there is none
+//!   left for another try of an answer that is to be retried
 //! - **settings** [`Retry`] and the `backend_request` of [`Timeouts`] of the route, else the layer's own
 //! - **place** inside the deadline, around the balancer, so that the next try goes to another endpoint
 //!
@@ -213,8 +214,11 @@ where
             match this.state.as_mut().project() {
                 StateProjection::Trying { answer, limit } => {
                     let result = ready!(Limit::poll_within(limit, answer, this.context, cx));
-                    let Verdict::Again { after } = self.verdict(&result) else {
-                        return Poll::Ready(result);
+                    let after = match self.verdict(&result) {
+                        Verdict::Again { after } => after,
+                        // An answer that is to be retried is none; a fault says itself what happened.
+                        Verdict::TooLate => return Poll::Ready(result.and_then(|_| Err(too_late()))),
+                        Verdict::Stop => return Poll::Ready(result),
                     };
                     drop(result);
                     self.as_mut().project().state.set(State::Waiting { pause: sleep(after) });
@@ -234,6 +238,10 @@ where
             }
         }
     }
+}
+
+fn too_late() -> Fault {
+    Fault::new(Reason::UpstreamTimeout).with_detail("no time is left for another try")
 }
 
 /// The verdict asks for the spare and its body first; without them there is no other try.

@@ -94,8 +94,17 @@ async fn no_try_begins_at_or_after_the_deadline() {
     // The second wait (50 ms) would end after the deadline.
     let answers = vec![reset(Replay::Always), reset(Replay::Always)];
     let (answer, tries) = run(layer(), request, answers).await;
-    assert!(answer.is_err());
-    assert_eq!(tries, 2);
+    assert_eq!((answer.unwrap_err().reason(), tries), (Reason::UpstreamReset, 2), "what happened is said");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_to_be_retried_and_cannot_be_is_a_timeout() {
+    let context = Context::new();
+    context.set_deadline((Instant::now() + Duration::from_millis(40)).into_std()).unwrap();
+    let mut request = request(Method::GET, Body::empty());
+    request.extensions_mut().insert(context);
+    let (answer, tries) = run(layer(), request, vec![status(503), status(503)]).await;
+    assert_eq!((answer.unwrap_err().reason(), tries), (Reason::UpstreamTimeout, 2));
 }
 
 #[tokio::test(start_paused = true)]
