@@ -31,21 +31,16 @@ pub(crate) fn judge<'a>(work: &mut Work<'a>, object: &'a Arc<Stored<GatewaySpec>
     let mut listeners: Vec<_> =
         object.spec.listeners.iter().map(|spec| listener::judge(work, object, spec)).collect();
     mark_conflicts(&mut listeners);
-    if object.spec.tls.as_ref().is_some_and(|tls| tls.frontend.is_some()) {
-        // Without the check of client certificates that it asks for, it would be open to anybody.
-        let refusal = Refusal::new("UnsupportedValue", "validation of client certificates is not served yet");
-        listeners
-            .iter_mut()
-            .filter(|l| l.https && l.accepted.is_ok())
-            .for_each(|l| l.accepted = Err(refusal.clone()));
-    }
     if let Some(backend) = object.spec.tls.as_ref().and_then(|tls| tls.backend.as_ref()) {
         work.problems
             .push(object.warning(backend.referenced, "`tls.backend` is not served yet: it has no effect"));
     }
+    shut_without_client_certificates(object, &mut listeners);
     let valid = any_valid(&listeners);
     let all_valid = listeners.iter().all(|listener| listener.accepted.is_ok());
-    let sets = listener_set::attach(work, object, &mut listeners);
+    let mut sets = listener_set::attach(work, object, &mut listeners);
+    shut_without_client_certificates(object, &mut listeners);
+    listener_set::settle_sets(&mut sets, &listeners);
     for listener in &listeners {
         let owner = listener.set.and_then(|at| sets.get(at));
         for refusal in
@@ -62,6 +57,18 @@ pub(crate) fn judge<'a>(work: &mut Work<'a>, object: &'a Arc<Stored<GatewaySpec>
     let (addresses, accepted, programmed) = addresses(work, object);
     let accepted = accepted.and_then(|()| parameters(work, object)).and(valid);
     GatewayState { object, accepted, programmed, addresses, all_valid, listeners, sets }
+}
+
+/// Without the check of client certificates that the Gateway asks for, its listeners would be open to anybody: those of its
+/// sets as well as its own.
+fn shut_without_client_certificates(object: &Stored<GatewaySpec>, listeners: &mut [ListenerState<'_>]) {
+    if object.spec.tls.as_ref().is_none_or(|tls| tls.frontend.is_none()) {
+        return;
+    }
+    let refusal = Refusal::new("UnsupportedValue", "validation of client certificates is not served yet");
+    for listener in listeners.iter_mut().filter(|l| l.https && l.accepted.is_ok()) {
+        listener.accepted = Err(refusal.clone());
+    }
 }
 
 /// Listeners of one port that nothing tells apart: neither is served (Gateway API, `GatewaySpec.listeners`).

@@ -31,26 +31,31 @@ pub(crate) fn attach<'a>(
     objects.sort_by(|a, b| a.seniority().cmp(&b.seniority()));
     let mut sets = Vec::new();
     for object in objects {
-        let accepted = allowed(work, gateway, object).and_then(|()| {
-            let first = listeners.len();
+        let accepted = allowed(work, gateway, object);
+        if let Err(refusal) = &accepted {
+            let name = object.spec.parent_ref.name.referenced;
+            work.problems.push(object.error(name, refusal.message.clone()));
+        } else {
             for spec in &object.spec.listeners {
                 let mut state = listener::judge(work, object, spec);
                 state.set = Some(sets.len());
                 listeners.push(state);
                 settle(listeners);
             }
-            let added = listeners.get(first..).unwrap_or_default();
-            let valid = added.iter().any(|l| l.accepted.is_ok() && l.is_programmed());
-            let refusal = || Refusal::new("ListenersNotValid", "no listener is valid");
-            if valid { Ok(()) } else { Err(refusal()) }
-        });
-        if let Err(refusal) = &accepted {
-            let name = object.spec.parent_ref.name.referenced;
-            work.problems.push(object.error(name, refusal.message.clone()));
         }
         sets.push(SetState { object, accepted });
     }
     sets
+}
+
+/// A set of which no listener can be served is none.
+pub(crate) fn settle_sets(sets: &mut [SetState<'_>], listeners: &[ListenerState<'_>]) {
+    for (at, set) in sets.iter_mut().enumerate().filter(|(_, set)| set.accepted.is_ok()) {
+        let own = listeners.iter().filter(|listener| listener.set == Some(at));
+        if !own.into_iter().any(ListenerState::is_programmed) {
+            set.accepted = Err(Refusal::new("ListenersNotValid", "no listener is valid"));
+        }
+    }
 }
 
 /// The Gateway that a set is for.

@@ -118,3 +118,17 @@ fn a_set_without_its_gateway_is_reported_where_it_stands() {
     let problems = problems(&compiled(&[&world("{from: All}"), &text], &gateway()));
     assert_eq!(problems, ["error: 1.yaml:5:21: ListenerSet shop/s: there is no Gateway edge/gv"]);
 }
+
+#[test]
+fn a_gateway_that_asks_for_client_certificates_leaves_no_set_open() {
+    let world = world("{from: All}").replace(
+        "  gatewayClassName: towpath\n",
+        "  gatewayClassName: towpath\n  tls: {frontend: {default: {validation: {caCertificateRefs: [{group: '', kind: ConfigMap, name: ca}]}}}}\n",
+    );
+    let listeners = "[{name: own, port: 8443, protocol: HTTPS, tls: {certificateRefs: [{name: none}]}}]";
+    let snapshot = compiled(&[&world, &set("s", listeners)], &gateway());
+    let listener = &status(&snapshot, "ListenerSet", "s")["listeners"][0]["conditions"];
+    assert_eq!(condition(listener, "Accepted"), "False/UnsupportedValue");
+    assert_eq!(set_condition(&snapshot, "s", "Accepted"), "False/ListenersNotValid");
+    assert!(snapshot.listeners.iter().all(|listener| listener.address.port() != 8443));
+}
