@@ -2,7 +2,8 @@
 //!
 //! - **reads** ALPN in `connection.tls`; without it, or with one that names no HTTP version, the first bytes
 //! - **writes** a [`Context`](towpath_gateway_core::Context) with the connection into each request's extensions
-//! - **ends a request with** 408, 414 or 431 for a head beyond [`Limits`]; 400 for one that is not HTTP
+//! - **ends a request with** 408, 414 or 431 for a head beyond [`Limits`]; 400 for one that is not HTTP, 501 for a transfer
+//!   coding besides chunked, 505 for another version; 500 if the service's answer is an interim one
 //! - **settings** [`Limits`], [`Drain`]
 //! - **place** at the end of the accept stack, around the stack of HTTP layers
 
@@ -35,8 +36,8 @@ pub type ConnectionFuture = Pin<Box<dyn Future<Output = Result<(), Infallible>> 
 
 /// Serves `S` on each connection it is called with.
 ///
-/// Requests reach `S` with hyper's `OnUpgrade` among their extensions: whoever answers 101 (or 200 to CONNECT) may
-/// take the connection over with `hyper::upgrade::on`. Bodies stream both ways, with trailers. An error of `S` becomes
+/// Requests that ask for an upgrade reach `S` with hyper's `OnUpgrade` among their extensions: whoever answers 101 (or 200
+/// to CONNECT) may take the connection over with `hyper::upgrade::on`; any other answer ends the connection. Bodies stream both ways, with trailers. An error of `S` becomes
 /// the bare status of its reason; put [`RescueLayer`](towpath_gateway_core::RescueLayer) inside for a proper answer.
 ///
 /// `S` is cloned once for a connection, and once more only for requests that find it not ready.
