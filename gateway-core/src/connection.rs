@@ -14,12 +14,19 @@ pub struct Connection {
     pub local: SocketAddr,
     /// What TLS established; `None` on plaintext.
     pub tls: Option<TlsFacts>,
+    /// The server name in a TLS hello that was read and left for the backend (RFC 6066 section 3), in lower case.
+    pub passed_name: Option<Arc<str>>,
 }
 
 impl Connection {
     /// A plaintext connection.
     pub fn plaintext(peer: SocketAddr, local: SocketAddr) -> Self {
-        Self { peer, local, tls: None }
+        Self { peer, local, tls: None, passed_name: None }
+    }
+
+    /// The server name that the client asked for, whether TLS ends here or at the backend.
+    pub fn server_name(&self) -> Option<&str> {
+        self.passed_name.as_deref().or_else(|| self.tls.as_ref()?.server_name.as_deref())
     }
 
     /// The identity that the other side proved with its certificate, if it did.

@@ -66,7 +66,7 @@ pub enum Transport {
     },
 }
 
-/// How HTTP is framed towards an endpoint.
+/// What is spoken to an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Protocol {
     /// HTTP/1.1; gRPC requests are sent as HTTP/2 all the same, for they cannot be framed otherwise.
@@ -74,6 +74,8 @@ pub enum Protocol {
     Http1,
     /// HTTP/2 (by prior knowledge on plaintext, by ALPN under TLS).
     Http2,
+    /// No HTTP: bytes as the client sends them.
+    Opaque,
 }
 
 /// The workload behind an endpoint, as telemetry names it.

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`Context`] | one record per request; the only entry the workspace puts into request extensions |
 //! | [`Connection`] | what came in: peer, local address, verified identity, TLS facts |
+//! | [`Flow`] | the bytes of one client at layer 4: a connection, or datagrams |
 //! | [`Endpoint`], [`Backend`] | what goes out: where, as whom, how |
 //! | [`Fault`], [`Reason`] | why a request ended early, who is to blame, may it be tried again |
 //! | [`Policy`], [`Policies`] | a layer's settings as a route carries them |
@@ -20,6 +21,7 @@ mod consumer;
 mod context;
 mod endpoint;
 mod fault;
+mod flow;
 mod identity;
 mod io;
 mod live;
@@ -38,6 +40,7 @@ pub use consumer::Consumer;
 pub use context::{Context, Decision, SlotTaken};
 pub use endpoint::{Backend, Balance, Endpoint, Locality, Protocol, Transport, Workload};
 pub use fault::{Blame, Fault, GrpcCode, Reason, Replay};
+pub use flow::{BoxDatagrams, Datagrams, Flow};
 pub use identity::{InvalidSpiffeId, SpiffeId, TrustDomain};
 pub use io::{Accepted, BoxIo, Connected, Destination, Io, Prefixed};
 pub use live::Live;

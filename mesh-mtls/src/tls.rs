@@ -17,6 +17,7 @@ const ACCEPTED: [&str; 5] = ["h2", "http/1.1", "istio", "istio-h2", "istio-http/
 // Istio's PERMISSIVE mode takes TLS for mesh mTLS only if one of its own names is offered.
 const OFFERED_HTTP1: [&str; 2] = ["istio-http/1.1", "http/1.1"];
 const OFFERED_HTTP2: [&str; 2] = ["istio-h2", "h2"];
+const OFFERED_OPAQUE: [&str; 1] = ["istio"];
 
 /// The cryptography of this crate, never the process-wide default.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
@@ -30,6 +31,7 @@ pub(crate) struct Settings {
     server: Arc<ServerConfig>,
     http1: Arc<ClientConfig>,
     http2: Arc<ClientConfig>,
+    opaque: Arc<ClientConfig>,
 }
 
 impl Settings {
@@ -51,10 +53,16 @@ impl Settings {
             .dangerous()
             .with_custom_certificate_verifier(server_verifier)
             .with_client_cert_resolver(resolver);
-        let mut http2 = http1.clone();
+        let (mut http2, mut opaque) = (http1.clone(), http1.clone());
         http1.alpn_protocols = names(&OFFERED_HTTP1);
         http2.alpn_protocols = names(&OFFERED_HTTP2);
-        Ok(Self { server: Arc::new(server), http1: Arc::new(http1), http2: Arc::new(http2) })
+        opaque.alpn_protocols = names(&OFFERED_OPAQUE);
+        Ok(Self {
+            server: Arc::new(server),
+            http1: Arc::new(http1),
+            http2: Arc::new(http2),
+            opaque: Arc::new(opaque),
+        })
     }
 
     pub(crate) fn server(&self) -> Arc<ServerConfig> {
@@ -65,6 +73,7 @@ impl Settings {
         match protocol {
             Protocol::Http1 => Arc::clone(&self.http1),
             Protocol::Http2 => Arc::clone(&self.http2),
+            Protocol::Opaque => Arc::clone(&self.opaque),
         }
     }
 }

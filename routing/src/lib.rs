@@ -12,10 +12,14 @@
 //!
 //! In a stack they stand in this order, with what needs the route's settings (authentication, authorization, limits)
 //! between the last two.
+//!
+//! Layer 4 has a table of its own, [`FlowRoutes`], which [`FlowRouteLayer`] asks for each connection and each flow of
+//! datagrams.
 
 mod action;
 mod cors;
 mod filter;
+mod flow;
 mod hostname;
 mod layer;
 mod normalize;
@@ -27,9 +31,11 @@ mod uri;
 pub use action::RuleAction;
 pub use cors::{Cors, Names, OriginPattern};
 pub use filter::Draw;
+pub use flow::{FlowListener, FlowMatch, FlowRoute, FlowRoutes};
 pub use hostname::{Hostname, InvalidHostname};
 pub use layer::cors::{CorsFuture, CorsLayer, ShareWithOrigins};
 pub use layer::filter::{Filter, FilterFuture, FilterLayer};
+pub use layer::flow::{FlowRouteLayer, RouteFlow};
 pub use layer::mirror::{MirrorLayer, MirrorRequests, Spawn};
 pub use layer::normalize::{Normalize, NormalizeFuture, NormalizeLayer};
 pub use layer::route::{RouteFuture, RouteLayer, RouteTo};

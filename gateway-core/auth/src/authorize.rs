@@ -181,7 +181,7 @@ mod tests {
             identity: Some(id.parse().unwrap()),
         });
         let (peer, local) = ("127.0.0.1:4000".parse().unwrap(), "127.0.0.1:8080".parse().unwrap());
-        Context::on(Arc::new(Connection { peer, local, tls }))
+        Context::on(Arc::new(Connection { tls, ..Connection::plaintext(peer, local) }))
     }
 
     async fn send(layer: &AuthorizeLayer, context: &Context, mut request: Request<()>) -> Result<(), Fault> {

@@ -166,7 +166,11 @@ fn endpoint(endpoint: &Endpoint) -> Value {
         "address": endpoint.address.to_string(),
         "transport": if matches!(endpoint.transport, Transport::Plaintext) { "plaintext" } else { "mtls" },
         "identities": identities,
-        "protocol": if endpoint.protocol == Protocol::Http2 { "http2" } else { "http1" },
+        "protocol": match endpoint.protocol {
+            Protocol::Http1 => "http1",
+            Protocol::Http2 => "http2",
+            Protocol::Opaque => "opaque",
+        },
         "workload": &*endpoint.workload.name,
         "cluster": &*endpoint.workload.cluster,
         "weight": endpoint.weight,

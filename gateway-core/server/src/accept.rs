@@ -146,14 +146,14 @@ fn of_one_connection(error: &io::Error) -> bool {
 
 /// One line a second, however many events there are.
 #[derive(Debug, Default)]
-struct Warnings {
+pub(crate) struct Warnings {
     last: Option<Instant>,
     count: u64,
 }
 
 impl Warnings {
     /// Counts an event; the number since the last line, when it is time for one.
-    fn due(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn due(&mut self, now: Instant) -> Option<u64> {
         self.count += 1;
         if self.last.is_some_and(|last| now < last + Duration::from_secs(1)) {
             return None;

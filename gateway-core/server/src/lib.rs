@@ -9,10 +9,13 @@
 //! | [`Workers`], [`Listening`] | a runtime per core, each accepting and serving on its own |
 //! | [`serve_on`], [`serve_with`], [`Accept`] | one listener in the runtime at hand; any source of connections |
 //! | [`TerminateLayer`], [`EdgeCertificates`] | TLS at an edge, certificates by server name |
+//! | [`ServerNameLayer`] | TLS that ends at the backend: looks at the server name only |
+//! | [`bind_datagrams`], [`Workers::open_datagrams`] | the same for UDP: one flow per client |
+//! | [`UntilDrainedLayer`] | cuts layer 4 flows at the drain's deadline |
 //! | [`Serve`] | HTTP/1.1 and HTTP/2 on one connection |
 //! | [`Limits`] | what a client may send, hold and take time over; the table of defaults is there |
 //! | [`Drain`] | ends connections when their requests are answered, and waits for them |
-//! | [`ConnectionService`] | the accept stack, boxed |
+//! | [`ConnectionService`], [`DatagramService`] | the accept stack, boxed |
 //!
 //! # Serving axum
 //!
@@ -75,6 +78,7 @@ mod accept;
 mod admission;
 mod answering;
 mod certificates;
+mod datagrams;
 mod dispatch;
 mod drain;
 mod drive;
@@ -84,17 +88,21 @@ mod listen;
 mod pace;
 mod paced;
 mod serve;
+mod server_name;
 mod service;
 mod sniff;
 mod tls;
+mod until_drained;
 mod workers;
 
 pub use accept::{Accept, serve_on, serve_with};
 pub use certificates::{CertificateError, EdgeCertificates};
 pub use drain::{Drain, DrainGuard};
 pub use limits::Limits;
-pub use listen::{BindError, Bound, bind};
+pub use listen::{BindError, Bound, BoundDatagrams, bind, bind_datagrams};
 pub use serve::{ConnectionFuture, Serve};
-pub use service::ConnectionService;
+pub use server_name::{ReadServerName, ReadServerNameFuture, ServerNameLayer};
+pub use service::{AcceptService, ConnectionService, DatagramService};
 pub use tls::{Terminate, TerminateFuture, TerminateLayer};
+pub use until_drained::{UntilDrained, UntilDrainedFuture, UntilDrainedLayer};
 pub use workers::{Listening, Workers};

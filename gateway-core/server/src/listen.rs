@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -41,6 +41,36 @@ fn open(address: SocketAddr, workers: usize) -> io::Result<Bound> {
     Ok(Bound { local, sockets })
 }
 
+/// Opens `workers` sockets for datagrams on `address`, all of them or none, as [`bind`] does for connections. The kernel
+/// gives all datagrams of one client to the same socket.
+pub fn bind_datagrams(address: SocketAddr, workers: usize) -> Result<BoundDatagrams, BindError> {
+    open_datagrams(address, workers.max(1)).map_err(|cause| BindError { address, cause })
+}
+
+fn open_datagrams(address: SocketAddr, workers: usize) -> io::Result<BoundDatagrams> {
+    let first = datagram_socket(address)?;
+    first.bind(&address.into())?;
+    if workers > 1 {
+        first.set_reuse_port(true)?;
+    }
+    let first = UdpSocket::from(first);
+    let local = first.local_addr()?;
+    let mut sockets = vec![first];
+    while sockets.len() < workers {
+        let next = datagram_socket(address)?;
+        next.set_reuse_port(true)?;
+        next.bind(&local.into())?;
+        sockets.push(next.into());
+    }
+    Ok(BoundDatagrams { local, sockets })
+}
+
+fn datagram_socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
 fn socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Connections of an earlier process that are still closing must not keep a new one from starting.
@@ -69,6 +99,24 @@ impl Bound {
     }
 
     pub(crate) fn into_sockets(self) -> Vec<TcpListener> {
+        self.sockets
+    }
+}
+
+/// Sockets for the datagrams of one address, not yet served.
+#[derive(Debug)]
+pub struct BoundDatagrams {
+    local: SocketAddr,
+    sockets: Vec<UdpSocket>,
+}
+
+impl BoundDatagrams {
+    /// The address, with the port that was chosen.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    pub(crate) fn into_sockets(self) -> Vec<UdpSocket> {
         self.sockets
     }
 }
@@ -154,6 +202,27 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn a_second_bind_for_datagrams_fails_and_clients_spread_over_sockets() {
+        for (first, second) in [(1, 1), (1, 4), (4, 1), (4, 4)] {
+            let bound = bind_datagrams(ANY, first).unwrap();
+            let error = bind_datagrams(bound.local_addr(), second).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{first} then {second}");
+        }
+        let bound = bind_datagrams(ANY, 3).unwrap();
+        let local = bound.local_addr();
+        for _ in 0..120 {
+            UdpSocket::bind(ANY).unwrap().send_to(b"x", local).unwrap();
+        }
+        let taken: Vec<usize> = bound
+            .into_sockets()
+            .iter()
+            .map(|socket| std::iter::from_fn(|| socket.recv_from(&mut [0; 8]).ok()).count())
+            .collect();
+        assert_eq!(taken.iter().sum::<usize>(), 120);
+        assert!(taken.iter().all(|n| *n > 0), "{taken:?}");
     }
 
     #[test]

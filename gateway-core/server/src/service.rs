@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::task::{Context as Task, Poll, Waker};
 
 use tower_service::Service;
-use towpath_gateway_core::Accepted;
+use towpath_gateway_core::{Accepted, BoxDatagrams, Flow};
 
 use crate::ConnectionFuture;
 
@@ -15,7 +15,7 @@ use crate::ConnectionFuture;
 /// ```
 /// use std::convert::Infallible;
 /// use tokio::io::AsyncWriteExt;
-/// use towpath_gateway_core::Accepted;
+/// use towpath_gateway_core::{Accepted, BoxDatagrams, Flow};
 /// use towpath_server::ConnectionService;
 ///
 /// let greeter = ConnectionService::new(tower::service_fn(|mut accepted: Accepted| async move {
@@ -23,20 +23,26 @@ use crate::ConnectionFuture;
 ///     Ok::<_, Infallible>(())
 /// }));
 /// ```
-pub struct ConnectionService(Box<dyn CloneService + Send + Sync>);
+pub type ConnectionService = AcceptService<Accepted>;
 
-impl ConnectionService {
+/// The same for the datagrams of one client.
+pub type DatagramService = AcceptService<Flow<BoxDatagrams>>;
+
+/// What serves a `T` to its end, whatever it is.
+pub struct AcceptService<T>(Box<dyn CloneService<T> + Send + Sync>);
+
+impl<T: Send + 'static> AcceptService<T> {
     /// Boxes `service`.
     pub fn new<S>(service: S) -> Self
     where
-        S: Service<Accepted, Response = (), Error = Infallible, Future: Send + 'static>,
+        S: Service<T, Response = (), Error = Infallible, Future: Send + 'static>,
         S: Clone + Send + Sync + 'static,
     {
         Self(Box::new(Boxed(service)))
     }
 
-    /// Serves one connection: at once if the service is ready, else on the one that waits, with a fresh clone here.
-    pub(crate) fn serve(&mut self, accepted: Accepted) -> ConnectionFuture {
+    /// Serves one: at once if the service is ready, else on the one that waits, with a fresh clone here.
+    pub(crate) fn serve(&mut self, accepted: T) -> ConnectionFuture {
         if self.poll_ready(&mut Task::from_waker(Waker::noop())).is_ready() {
             return self.call(accepted);
         }
@@ -51,19 +57,19 @@ impl ConnectionService {
     }
 }
 
-impl Clone for ConnectionService {
+impl<T> Clone for AcceptService<T> {
     fn clone(&self) -> Self {
         Self(self.0.clone_box())
     }
 }
 
-impl fmt::Debug for ConnectionService {
+impl<T> fmt::Debug for AcceptService<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ConnectionService")
+        f.write_str("AcceptService")
     }
 }
 
-impl Service<Accepted> for ConnectionService {
+impl<T> Service<T> for AcceptService<T> {
     type Response = ();
     type Error = Infallible;
     type Future = ConnectionFuture;
@@ -72,26 +78,26 @@ impl Service<Accepted> for ConnectionService {
         self.0.ready(cx)
     }
 
-    fn call(&mut self, accepted: Accepted) -> ConnectionFuture {
+    fn call(&mut self, accepted: T) -> ConnectionFuture {
         self.0.call(accepted)
     }
 }
 
-trait CloneService {
-    fn clone_box(&self) -> Box<dyn CloneService + Send + Sync>;
+trait CloneService<T> {
+    fn clone_box(&self) -> Box<dyn CloneService<T> + Send + Sync>;
     fn ready(&mut self, cx: &mut Task<'_>) -> Poll<Result<(), Infallible>>;
-    fn call(&mut self, accepted: Accepted) -> ConnectionFuture;
+    fn call(&mut self, accepted: T) -> ConnectionFuture;
 }
 
 #[derive(Clone)]
 struct Boxed<S>(S);
 
-impl<S> CloneService for Boxed<S>
+impl<T, S> CloneService<T> for Boxed<S>
 where
-    S: Service<Accepted, Response = (), Error = Infallible, Future: Send + 'static>,
+    S: Service<T, Response = (), Error = Infallible, Future: Send + 'static>,
     S: Clone + Send + Sync + 'static,
 {
-    fn clone_box(&self) -> Box<dyn CloneService + Send + Sync> {
+    fn clone_box(&self) -> Box<dyn CloneService<T> + Send + Sync> {
         Box::new(self.clone())
     }
 
@@ -99,7 +105,7 @@ where
         self.0.poll_ready(cx)
     }
 
-    fn call(&mut self, accepted: Accepted) -> ConnectionFuture {
+    fn call(&mut self, accepted: T) -> ConnectionFuture {
         Box::pin(self.0.call(accepted))
     }
 }

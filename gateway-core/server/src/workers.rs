@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{oneshot, watch};
 
 use crate::accept::{self, Admission};
 use crate::admission::OpenConnections;
-use crate::{Bound, ConnectionService, Drain, Limits};
+use crate::{Bound, BoundDatagrams, ConnectionService, DatagramService, Drain, Limits, datagrams};
 
 /// Threads that serve connections. A connection stays on the worker that accepted it, so nothing that belongs to a
 /// worker's clone of the stack is shared.
@@ -78,6 +78,44 @@ impl Workers {
             });
         }
         Ok(Listening { local, close })
+    }
+
+    /// [`Workers::open`] for datagrams: the service of a worker gets a flow for each client whose datagrams the kernel gives to
+    /// it. Flows count as connections. When accepting ends, those that there are have half a second for last answers.
+    pub fn open_datagrams<F>(
+        &self,
+        bound: BoundDatagrams,
+        factory: F,
+        limits: &Limits,
+        drain: &Drain,
+    ) -> io::Result<Listening>
+    where
+        F: Fn(usize) -> DatagramService + Send + Sync + 'static,
+    {
+        let local = bound.local_addr();
+        let (close, closing) = watch::channel(false);
+        let admission =
+            Admission { open: self.open.clone(), max: limits.max_connections, drain: drain.clone() };
+        let factory = Arc::new(factory);
+        for (number, (worker, socket)) in self.registered_datagrams(bound)?.into_iter().enumerate() {
+            let (factory, admission, closing) = (Arc::clone(&factory), admission.clone(), closing.clone());
+            worker.handle.spawn(async move {
+                let service = factory(number);
+                let drain = admission.drain.clone();
+                datagrams::run(socket, service, admission, stop(closing.clone(), drain)).await;
+                drop(closing);
+            });
+        }
+        Ok(Listening { local, close })
+    }
+
+    fn registered_datagrams(&self, bound: BoundDatagrams) -> io::Result<Vec<(&Worker, UdpSocket)>> {
+        let mut registered = Vec::new();
+        for (socket, worker) in bound.into_sockets().into_iter().zip(self.workers.iter().cycle()) {
+            let _inside = worker.handle.enter();
+            registered.push((worker, UdpSocket::from_std(socket)?));
+        }
+        Ok(registered)
     }
 
     fn registered(&self, bound: Bound) -> io::Result<Vec<(&Worker, TcpListener)>> {

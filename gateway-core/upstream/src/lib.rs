@@ -10,12 +10,14 @@
 //! | [`Pool`] | carries the try over a kept connection, HTTP/1.1 or HTTP/2 |
 //! | a connect stack, such as [`TcpConnector`] | opens connections: `Service<Destination, Response = Connected>` |
 //!
-//! [`client`] stacks all of them.
+//! [`client`] stacks all of them. Layer 4 has no requests: [`ForwardStreams`] and [`ForwardDatagrams`] choose an endpoint once
+//! for each flow and carry its bytes.
 
 mod balance;
 mod client;
 mod connect;
 mod deadline;
+mod forward;
 mod limit;
 mod policy;
 mod pool;
@@ -26,6 +28,7 @@ pub use balance::{Balance, BalanceFuture, BalanceLayer};
 pub use client::{Client, client};
 pub use connect::{ConnectFuture, EDGE_CONNECT_TIMEOUT, MESH_CONNECT_TIMEOUT, TcpConnector};
 pub use deadline::{Deadline, DeadlineFuture, DeadlineLayer};
+pub use forward::{ForwardDatagrams, ForwardFuture, ForwardStreams};
 pub use policy::{Retry, Timeouts};
 pub use pool::{Pool, PoolFuture, PoolSettings};
 pub use random::Random;

@@ -63,7 +63,7 @@ fn connection() -> Arc<Connection> {
         alpn: Some("h2".into()),
         identity: Some("spiffe://td/ns/a/sa/b".parse().unwrap()),
     });
-    Arc::new(Connection { peer, local, tls })
+    Arc::new(Connection { tls, ..Connection::plaintext(peer, local) })
 }
 
 fn busy() -> Context {

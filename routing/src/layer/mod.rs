@@ -2,6 +2,7 @@
 
 pub(crate) mod cors;
 pub(crate) mod filter;
+pub(crate) mod flow;
 mod host;
 pub(crate) mod mirror;
 pub(crate) mod normalize;

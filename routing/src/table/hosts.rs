@@ -6,7 +6,7 @@ use super::map::Map;
 use crate::Hostname;
 
 #[derive(Debug)]
-pub(super) struct ByHost<T> {
+pub(crate) struct ByHost<T> {
     exact: Map<Arc<str>, T>,
     suffixes: Map<Arc<str>, T>,
     /// Length of the longest suffix: a long host costs no more look-ups than that.
@@ -22,7 +22,7 @@ impl<T> Default for ByHost<T> {
 
 impl<T: Default> ByHost<T> {
     /// The place of a name, made if it is new.
-    pub(super) fn at(&mut self, name: &Hostname) -> &mut T {
+    pub(crate) fn at(&mut self, name: &Hostname) -> &mut T {
         match name {
             Hostname::Any => self.any.get_or_insert_with(T::default),
             Hostname::Exact(name) => self.exact.entry(Arc::clone(name)).or_default(),
@@ -34,14 +34,14 @@ impl<T: Default> ByHost<T> {
     }
 
     /// Does something to every place.
-    pub(super) fn each(&mut self, act: impl FnMut(&mut T)) {
+    pub(crate) fn each(&mut self, act: impl FnMut(&mut T)) {
         self.exact.values_mut().chain(self.suffixes.values_mut()).chain(self.any.as_mut()).for_each(act);
     }
 }
 
 impl<T> ByHost<T> {
     /// Places whose name stands for `host`: the exact one, wildcards from the longest, the one for any host.
-    pub(super) fn matching<'a, 'h>(&'a self, host: &'h str) -> impl Iterator<Item = &'a T> + use<'a, 'h, T> {
+    pub(crate) fn matching<'a, 'h>(&'a self, host: &'h str) -> impl Iterator<Item = &'a T> + use<'a, 'h, T> {
         // A wildcard needs at least one character in front of its dot.
         let from = host.len().saturating_sub(self.longest).max(1);
         let wildcards = host
@@ -54,7 +54,7 @@ impl<T> ByHost<T> {
     }
 
     /// The first of them.
-    pub(super) fn most_specific(&self, host: &str) -> Option<&T> {
+    pub(crate) fn most_specific(&self, host: &str) -> Option<&T> {
         self.matching(host).next()
     }
 }

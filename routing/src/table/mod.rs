@@ -21,7 +21,7 @@ use towpath_gateway_core::{Policies, RouteName};
 
 use crate::{Hostname, Listener, RequestMatch, Route, Rule, RuleAction};
 use entry::{Entry, Position};
-use hosts::ByHost;
+pub(crate) use hosts::ByHost;
 use paths::Paths;
 
 /// The routes that are served on one socket. Several listeners may share it; the default table takes nothing.

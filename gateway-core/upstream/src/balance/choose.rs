@@ -7,7 +7,7 @@ use towpath_gateway_core::{Attempt, Backend, Balance, Endpoint, Fault, Reason};
 /// Chooses an endpoint of `backend`; one that `tried` names only if no other can take the request.
 ///
 /// An unresolved backend ends as `Unresolved`, one without an endpoint of positive weight as `NoEndpoint`.
-pub(super) fn choose(
+pub(crate) fn choose(
     backend: &Backend,
     tried: &[Attempt],
     random: impl FnMut(u64) -> u64,

@@ -20,6 +20,8 @@ use tower_layer::Layer;
 use tower_service::Service;
 use towpath_gateway_core::{Attempt, Body, Context, Fault, InFlight, Outcome, Reason};
 
+pub(crate) use choose::choose;
+
 use crate::Random;
 
 /// Applies [`Balance`].
@@ -97,7 +99,7 @@ impl<S> Balance<S> {
         let Some(backend) = context.backend() else {
             return Err(Fault::new(Reason::Internal).with_detail("no backend: does a layer outside set one?"));
         };
-        let endpoint = choose::choose(backend, &context.attempts(), self.random)?;
+        let endpoint = choose(backend, &context.attempts(), self.random)?;
         Ok(context.begin_attempt(endpoint))
     }
 }

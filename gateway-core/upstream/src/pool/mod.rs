@@ -108,7 +108,7 @@ where
             store: Arc::clone(&self.store),
         };
         match attempt.destination.protocol {
-            Protocol::Http1 => match h1::prepare(&attempt, request) {
+            Protocol::Http1 | Protocol::Opaque => match h1::prepare(&attempt, request) {
                 Ok(outgoing) => PoolFuture(Box::pin(h1::exchange(attempt, outgoing))),
                 Err(fault) => PoolFuture(Box::pin(std::future::ready(Err(fault)))),
             },

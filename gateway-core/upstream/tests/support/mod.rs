@@ -59,7 +59,9 @@ where
     });
     let stream = TokioIo::new(stream);
     let _ = match protocol {
-        Protocol::Http1 => hyper::server::conn::http1::Builder::new().serve_connection(stream, service).await,
+        Protocol::Http1 | towpath_gateway_core::Protocol::Opaque => {
+            hyper::server::conn::http1::Builder::new().serve_connection(stream, service).await
+        }
         Protocol::Http2 => {
             hyper::server::conn::http2::Builder::new(TokioExecutor::new())
                 .serve_connection(stream, service)
