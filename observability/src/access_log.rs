@@ -92,9 +92,14 @@ impl AccessLog {
     }
 
     pub(crate) fn write(&self, record: &Record<'_>) {
+        self.write_line(|line| record.write_json(line));
+    }
+
+    /// Writes what `fill` puts into a line.
+    pub(crate) fn write_line(&self, fill: impl FnOnce(&mut Vec<u8>)) {
         let Some(sink) = &self.0 else { return };
         let mut line = Vec::with_capacity(LINE);
-        record.write_json(&mut line);
+        fill(&mut line);
         line.push(b'\n');
         if sink.lines.try_send(Message::Line(line)).is_err() {
             sink.dropped.fetch_add(1, Ordering::Relaxed);

@@ -4,6 +4,7 @@
 //! | part | what it is |
 //! |---|---|
 //! | [`RecordLayer`] | follows a request to the end of its response, then makes one [`Record`] |
+//! | [`FlowRecordLayer`] | the same for flows of layer 4 |
 //! | [`AccessLog`] | writes records as JSON lines, on a thread of its own; never makes a worker wait |
 //! | [`Metrics`], [`MetricsShard`] | counters and histograms, one shard per worker, summed when scraped |
 //! | [`Admin`], [`Readiness`] | `/ready`, `/live`, `/metrics`, `/config` |
@@ -11,6 +12,8 @@
 mod access_log;
 mod admin;
 mod body;
+mod flow;
+mod flow_record;
 mod json;
 mod layer;
 mod metrics;
@@ -22,6 +25,7 @@ mod time;
 
 pub use access_log::AccessLog;
 pub use admin::Admin;
+pub use flow::{FlowRecordLayer, RecordFlowFuture, RecordFlows};
 pub use layer::{RecordFuture, RecordLayer, Recorded};
 pub use metrics::{Metrics, MetricsShard};
 pub use prometheus_client;

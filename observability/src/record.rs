@@ -255,7 +255,7 @@ fn span(object: &mut Object<'_>, name: &'static str, id: Option<SpanId>) {
 }
 
 impl<'a> DownstreamRecord<'a> {
-    fn fill(&self, object: &mut Object<'_>) {
+    pub(crate) fn fill(&self, object: &mut Object<'_>) {
         object.address("peer", self.peer);
         object.address("local", self.local);
         object.some("tls", self.tls);
@@ -264,21 +264,21 @@ impl<'a> DownstreamRecord<'a> {
         object.some("identity", self.identity);
     }
 
-    fn new(connection: &'a Connection) -> Self {
+    pub(crate) fn new(connection: &'a Connection) -> Self {
         let tls = connection.tls.as_ref();
         Self {
             peer: connection.peer,
             local: connection.local,
             tls: tls.map(|tls| tls.version.as_str()),
             alpn: tls.and_then(|tls| tls.alpn.as_deref()),
-            server_name: tls.and_then(|tls| tls.server_name.as_deref()),
+            server_name: connection.server_name(),
             identity: connection.identity().map(towpath_gateway_core::SpiffeId::as_str),
         }
     }
 }
 
 impl<'a> AttemptRecord<'a> {
-    fn fill(&self, object: &mut Object<'_>) {
+    pub(crate) fn fill(&self, object: &mut Object<'_>) {
         object.address("endpoint", self.endpoint);
         object.filled("workload", self.workload);
         object.filled("cluster", self.cluster);
@@ -295,7 +295,7 @@ impl<'a> AttemptRecord<'a> {
         }
     }
 
-    fn new(attempt: &'a Attempt) -> Self {
+    pub(crate) fn new(attempt: &'a Attempt) -> Self {
         let endpoint = attempt.endpoint();
         let connection = attempt.connection();
         let (status, reason) = match attempt.outcome() {
@@ -323,7 +323,7 @@ impl<'a> AttemptRecord<'a> {
 pub struct Detail<'a>(&'a Fault);
 
 impl<'a> Detail<'a> {
-    fn of(fault: &'a Fault) -> Option<Self> {
+    pub(crate) fn of(fault: &'a Fault) -> Option<Self> {
         (!fault.detail().is_empty() || fault.source().is_some()).then_some(Self(fault))
     }
 }

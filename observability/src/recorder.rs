@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use towpath_gateway_core::{Context, Fault};
 
+use crate::flow_record::{self, FlowEnd};
 use crate::record::{End, Head, Record};
 use crate::{AccessLog, MetricsShard};
 
@@ -78,5 +79,12 @@ impl Recorder {
             let attempts = context.attempts();
             log.write(&Record::new(origin, head, end, context, fault, &attempts));
         }
+    }
+
+    /// Counts a flow of layer 4 and writes it to the access log.
+    pub(crate) fn finish_flow(&self, end: &FlowEnd, context: &Context, fault: Option<&Fault>) {
+        let Parts { origin, metrics, log } = &*self.0;
+        metrics.observe_flow(origin, context.route(), fault, end);
+        log.write_line(|line| flow_record::write_json(line, origin, end, context, fault));
     }
 }

@@ -1,10 +1,11 @@
 //! Holds connections to the workload's authorization policies.
 //!
 //! - **reads** the connection's verified identity and local port
-//! - **writes** nothing
-//! - **ends a connection with** a close; there is no protocol yet to say more in, so the observer tells the log
+//! - **writes** nothing; of a flow, the context's decision
+//! - **ends a connection with** a close; there is no protocol yet to say more in, so the observer tells the log. A flow ends
+//!   with `Denied`, which names the policy
 //! - **settings** live [`AuthorizationPolicies`]; without a policy in force everything passes
-//! - **place** in the accept stack, after TLS has proved the identity. A swap of policies concerns later connections;
+//! - **place** in the accept stack, after TLS has proved the identity; in a layer 4 stack, before the route. A swap of policies concerns later connections;
 //!   requests are held to the new ones by [`AuthorizeLayer`](crate::AuthorizeLayer)
 
 use std::fmt;
@@ -14,7 +15,7 @@ use std::task::{Context as Task, Poll};
 use futures_util::future::{Either, Ready, ready};
 use tower_layer::Layer;
 use tower_service::Service;
-use towpath_gateway_core::{Accepted, Connection, Live};
+use towpath_gateway_core::{Accepted, Connection, Context, Decision, Fault, Flow, Live, Reason};
 
 use crate::{AuthorizationPolicies, Facts, Http, Verdict};
 
@@ -64,7 +65,7 @@ impl ConnectionAuthorizeLayer {
         self
     }
 
-    fn admits(&self, connection: &Connection) -> bool {
+    fn verdict(&self, connection: &Connection) -> Verdict {
         let verdict = self.policies.load().evaluate(&Facts {
             principal: connection.identity(),
             port: Some(self.port.unwrap_or(connection.local.port())),
@@ -73,7 +74,23 @@ impl ConnectionAuthorizeLayer {
         if let (false, Some(observer)) = (verdict.allowed, &self.observer) {
             observer(connection, &verdict);
         }
-        verdict.allowed
+        verdict
+    }
+
+    fn admit(&self, context: &Context) -> Result<(), Fault> {
+        let Some(connection) = context.connection() else {
+            return Err(Fault::new(Reason::Internal).with_detail("the flow is on no connection"));
+        };
+        let Verdict { allowed, policy, ground } = self.verdict(connection);
+        context.set_decision(Decision { allowed, policy: policy.clone() })?;
+        if allowed {
+            return Ok(());
+        }
+        let fault = Fault::new(Reason::Denied).with_detail(ground.as_str());
+        Err(match policy {
+            Some(policy) => fault.with_policy(policy),
+            None => fault,
+        })
     }
 }
 
@@ -115,11 +132,31 @@ where
     }
 
     fn call(&mut self, accepted: Accepted) -> Self::Future {
-        if self.settings.admits(&accepted.connection) {
+        if self.settings.verdict(&accepted.connection).allowed {
             Either::Left(self.inner.call(accepted))
         } else {
             // Dropping the stream closes the connection.
             Either::Right(ready(Ok(())))
+        }
+    }
+}
+
+impl<S, T> Service<Flow<T>> for AuthorizeConnection<S>
+where
+    S: Service<Flow<T>, Response = (), Error = Fault>,
+{
+    type Response = ();
+    type Error = Fault;
+    type Future = Either<S::Future, Ready<Result<(), Fault>>>;
+
+    fn poll_ready(&mut self, cx: &mut Task<'_>) -> Poll<Result<(), Fault>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, flow: Flow<T>) -> Self::Future {
+        match self.settings.admit(&flow.context) {
+            Ok(()) => Either::Left(self.inner.call(flow)),
+            Err(fault) => Either::Right(ready(Err(fault))),
         }
     }
 }
@@ -188,5 +225,20 @@ mod tests {
         greeting(&layer).await;
         greeting(&layer.clone().port(9090)).await;
         assert_eq!(*told.lock().unwrap(), [(4000, crate::Ground::NothingAllows)]);
+    }
+
+    #[tokio::test]
+    async fn a_flow_is_refused_with_the_name_of_the_policy() {
+        let at = "127.0.0.1:8080".parse().unwrap();
+        for (allowed, wanted) in [(8080, None), (9090, Some("shop/p"))] {
+            let context = Context::on(Arc::new(Connection::plaintext(at, at)));
+            let inner = service_fn(|_: Flow<()>| async { Ok::<_, Fault>(()) });
+            let flow = Flow { context: context.clone(), io: () };
+            let ended = ConnectionAuthorizeLayer::tcp(allow(port(allowed))).layer(inner).oneshot(flow).await;
+            let fault = ended.err();
+            assert_eq!(fault.as_ref().and_then(Fault::policy).map(|name| &**name), wanted);
+            assert_eq!(fault.map(|fault| fault.reason()), wanted.map(|_| Reason::Denied));
+            assert_eq!(context.decision().unwrap().allowed, wanted.is_none());
+        }
     }
 }

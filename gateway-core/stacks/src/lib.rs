@@ -5,6 +5,7 @@
 //! - [`sidecar_inbound`]: east-west, towards the application of the sidecar
 //! - [`sidecar_outbound`]: east-west, from the application of the sidecar
 //! - [`upstream`]: below the seam of all of them: deadline, retries, endpoint choice, connections
+//! - [`layer4`], [`datagrams`]: connections and datagrams as they are, for `TCPRoute`, `TLSRoute` and `UDPRoute`
 //!
 //! A stack is built once per listener and worker. What changes with configuration is behind [`Live`] handles.
 //!
@@ -12,6 +13,7 @@
 
 mod gateway;
 mod ingress;
+mod layer4;
 mod sidecar;
 mod upstream;
 
@@ -21,6 +23,7 @@ use std::sync::Arc;
 
 pub use gateway::gateway;
 pub use ingress::ingress;
+pub use layer4::{FlowEntry, FlowParts, Streams, datagrams, layer4};
 pub use sidecar::{sidecar_inbound, sidecar_outbound};
 use tower_service::Service;
 use towpath_auth::AuthorizationPolicies;
@@ -28,7 +31,7 @@ use towpath_gateway_core::{Fault, HttpService, Live, Request, Response};
 use towpath_observability::Recorder;
 use towpath_rate_limit::Store;
 use towpath_routing::Routes;
-pub use upstream::{Reach, upstream};
+pub use upstream::{Reach, streams, upstream};
 
 /// What the stack of a listener that requests come in by reads, and configuration swaps.
 #[derive(Debug, Clone)]

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use tower::ServiceBuilder;
+use tower::{Service, ServiceBuilder};
+use towpath_gateway_core::{Connected, Destination, Fault};
 use towpath_mesh_mtls::{Identity, OriginateLayer};
 use towpath_trace::SpanLayer;
-use towpath_upstream::{BalanceLayer, DeadlineLayer, Pool, PoolSettings, RetryLayer, TcpConnector};
+use towpath_upstream::{
+    BalanceLayer, DeadlineLayer, ForwardStreams, Pool, PoolSettings, RetryLayer, TcpConnector,
+};
 
-use crate::HttpStack;
+use crate::{HttpStack, Streams};
 
 /// How a process reaches endpoints.
 #[derive(Debug, Clone)]
@@ -20,13 +23,24 @@ pub struct Reach {
 
 /// A worker's way out. Each worker has its own, with connections of its own.
 pub fn upstream(reach: Reach) -> impl HttpStack {
-    let connector = ServiceBuilder::new()
-        .layer(OriginateLayer::new(reach.identity))
-        .service(TcpConnector::new(reach.connect_timeout));
     ServiceBuilder::new()
         .layer(DeadlineLayer::new())
         .layer(RetryLayer::new())
         .layer(BalanceLayer::new())
         .layer(SpanLayer::new())
-        .service(Pool::new(connector, PoolSettings::default()))
+        .service(Pool::new(connector(reach), PoolSettings::default()))
+}
+
+/// The way out of layer 4: a connection to an endpoint for each that comes in.
+pub fn streams(reach: Reach) -> Streams {
+    Streams::new(ForwardStreams::new(connector(reach)))
+}
+
+/// Opens connections to endpoints, protected as each asks for.
+fn connector(
+    reach: Reach,
+) -> impl Service<Destination, Response = Connected, Error = Fault, Future: Send> + Clone + Send + Sync + 'static {
+    ServiceBuilder::new()
+        .layer(OriginateLayer::new(reach.identity))
+        .service(TcpConnector::new(reach.connect_timeout))
 }

@@ -10,7 +10,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncod
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
-use super::series::{RefusalKey, RequestKey, Totals};
+use super::series::{FlowKey, RefusalKey, RequestKey, Totals};
 use super::shard::Shared;
 
 /// Label of a route or reason that there is not.
@@ -26,6 +26,7 @@ impl Collector for Sum {
         let requests = self.requests();
         encode_requests(&mut encoder, &requests)?;
         encode_durations(&mut encoder, &requests)?;
+        encode_flows(&mut encoder, &self.flows())?;
         encode_refusals(&mut encoder, &self.refusals())?;
         let help = "Access log lines that were dropped";
         let mut dropped = encoder.encode_descriptor("access_log_dropped", help, None, MetricType::Counter)?;
@@ -37,6 +38,17 @@ impl Sum {
     fn requests(&self) -> BTreeMap<RequestKey, Totals> {
         let mut sums: BTreeMap<RequestKey, Totals> = BTreeMap::new();
         self.0.requests.for_each(|key, series| sums.entry(key.clone()).or_default().add(series));
+        sums
+    }
+
+    /// Count, bytes in and bytes out.
+    fn flows(&self) -> BTreeMap<FlowKey, [u64; 3]> {
+        let mut sums: BTreeMap<FlowKey, [u64; 3]> = BTreeMap::new();
+        self.0.flows.for_each(|key, flows| {
+            let here = [&flows.count, &flows.bytes_in, &flows.bytes_out];
+            let sum = sums.entry(key.clone()).or_default();
+            sum.iter_mut().zip(here).for_each(|(sum, here)| *sum += here.load(Ordering::Relaxed));
+        });
         sums
     }
 
@@ -80,6 +92,28 @@ fn encode_durations(encoder: &mut DescriptorEncoder<'_>, sums: &BTreeMap<Request
         let labels = [("role", *role), ("listener", *listener), ("route", *route), ("code_class", *class)];
         let mut histogram = labelled(&mut family, &labels)?;
         histogram.encode_histogram::<NoLabels>(totals.seconds(), totals.count(), &totals.buckets(), None)?;
+    }
+    Ok(())
+}
+
+fn encode_flows(encoder: &mut DescriptorEncoder<'_>, sums: &BTreeMap<FlowKey, [u64; 3]>) -> fmt::Result {
+    let families = [
+        ("flows", "Connections and UDP flows of layer 4 that ended", None),
+        ("flow_received", "Bytes that clients of ended flows sent", Some(&Unit::Bytes)),
+        ("flow_sent", "Bytes that clients of ended flows were sent", Some(&Unit::Bytes)),
+    ];
+    for (place, (name, help, unit)) in families.into_iter().enumerate() {
+        let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Counter)?;
+        for (key, sum) in sums {
+            let labels = [
+                ("role", &*key.role),
+                ("listener", &*key.listener),
+                ("protocol", key.protocol),
+                ("route", key.route.as_deref().unwrap_or(NONE)),
+                ("reason", key.reason.unwrap_or(NONE)),
+            ];
+            encode_count(&mut labelled(&mut family, &labels)?, sum.get(place).copied().unwrap_or_default())?;
+        }
     }
     Ok(())
 }

@@ -22,6 +22,8 @@ use shard::Shared;
 /// |---|---|
 /// | `towpath_requests_total` | `role`, `listener`, `route`, `code` (`0`: the client left before the answer), `reason` |
 /// | `towpath_request_duration_seconds` | `role`, `listener`, `route`, `code_class` |
+/// | `towpath_flows_total` | `role`, `listener`, `protocol` (`TCP`, `TLS`, `UDP`), `route`, `reason` |
+/// | `towpath_flow_received_bytes_total`, `towpath_flow_sent_bytes_total` | the same; counted when the flow ends |
 /// | `towpath_requests_refused_total` | `policy`, `reason` |
 /// | `towpath_access_log_dropped_total` | none |
 ///

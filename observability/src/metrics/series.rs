@@ -21,6 +21,26 @@ pub(crate) struct RequestKey {
     pub(crate) reason: Option<&'static str>,
 }
 
+/// What tells the series of finished flows apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct FlowKey {
+    pub(crate) role: Arc<str>,
+    pub(crate) listener: Arc<str>,
+    pub(crate) protocol: &'static str,
+    /// `None`: no route took the flow.
+    pub(crate) route: Option<Arc<str>>,
+    /// `None`: the flow ended well.
+    pub(crate) reason: Option<&'static str>,
+}
+
+/// Count and bytes of flows.
+#[derive(Debug, Default)]
+pub(crate) struct Flows {
+    pub(crate) count: AtomicU64,
+    pub(crate) bytes_in: AtomicU64,
+    pub(crate) bytes_out: AtomicU64,
+}
+
 /// What tells the series of refusals apart.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct RefusalKey {

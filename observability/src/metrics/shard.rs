@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use towpath_gateway_core::{Fault, RouteName};
 
 use super::recent::{Names, Recent};
-use super::series::{RefusalKey, RequestKey, Requests};
+use super::series::{FlowKey, Flows, RefusalKey, RequestKey, Requests};
 use crate::AccessLog;
+use crate::flow_record::FlowEnd;
 use crate::record::End;
 use crate::recorder::Origin;
 
@@ -23,6 +24,7 @@ struct Parts {
     shared: Arc<Shared>,
     // Only the shard's worker takes these locks; a scrape reads the lists in `shared`.
     requests: Mutex<(Recent, HashMap<RequestKey, Arc<Requests>>)>,
+    flows: Mutex<HashMap<FlowKey, Arc<Flows>>>,
     refusals: Mutex<HashMap<RefusalKey, Arc<AtomicU64>>>,
 }
 
@@ -30,6 +32,7 @@ struct Parts {
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     pub(crate) requests: List<RequestKey, Requests>,
+    pub(crate) flows: List<FlowKey, Flows>,
     pub(crate) refusals: List<RefusalKey, AtomicU64>,
     logs: Mutex<Vec<Arc<AtomicU64>>>,
 }
@@ -68,6 +71,7 @@ impl MetricsShard {
         Self(Arc::new(Parts {
             shared: shared.clone(),
             requests: Mutex::default(),
+            flows: Mutex::default(),
             refusals: Mutex::default(),
         }))
     }
@@ -95,7 +99,35 @@ impl MetricsShard {
         let (recent, all) = &mut *requests;
         recent.find(&names, |key| series(all, key, &self.0.shared.requests)).observe(end.duration);
         drop(requests);
-        if let (Some(reason), Some(policy)) = (reason, fault.and_then(Fault::policy)) {
+        self.refused(fault);
+    }
+
+    pub(crate) fn observe_flow(
+        &self,
+        origin: &Origin,
+        route: Option<&RouteName>,
+        fault: Option<&Fault>,
+        end: &FlowEnd,
+    ) {
+        let key = FlowKey {
+            role: Arc::clone(&origin.facts.role),
+            listener: Arc::clone(&origin.listener),
+            protocol: end.protocol,
+            route: route.map(|name| Arc::clone(&name.route)),
+            reason: fault.map(|fault| fault.reason().label()),
+        };
+        let flows = series(&mut lock(&self.0.flows), &key, &self.0.shared.flows);
+        flows.count.fetch_add(1, Ordering::Relaxed);
+        flows.bytes_in.fetch_add(end.bytes_in, Ordering::Relaxed);
+        flows.bytes_out.fetch_add(end.bytes_out, Ordering::Relaxed);
+        self.refused(fault);
+    }
+
+    /// Counts a refusal by a policy, if it is one.
+    fn refused(&self, fault: Option<&Fault>) {
+        if let Some((reason, policy)) =
+            fault.and_then(|fault| Some((fault.reason().label(), fault.policy()?)))
+        {
             let key = RefusalKey { policy: policy.clone(), reason };
             let mut refusals = lock(&self.0.refusals);
             series(&mut refusals, &key, &self.0.shared.refusals).fetch_add(1, Ordering::Relaxed);
