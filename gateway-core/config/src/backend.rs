@@ -31,7 +31,28 @@ impl fmt::Debug for EndpointPool {
     }
 }
 
-/// Makes backends; each Service port once.
+/// What is sent to a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Carries {
+    /// Requests.
+    Http,
+    /// Connections as they are.
+    Streams,
+    /// UDP.
+    Datagrams,
+}
+
+impl Carries {
+    /// The protocol of a Service's port, as Kubernetes names it.
+    fn transport(self) -> &'static str {
+        match self {
+            Self::Http | Self::Streams => "TCP",
+            Self::Datagrams => "UDP",
+        }
+    }
+}
+
+/// Makes backends; each Service port once for each of its uses.
 pub(crate) struct Backends<'a> {
     objects: &'a Objects,
     index: Index<'a>,
@@ -41,7 +62,7 @@ pub(crate) struct Backends<'a> {
     hop: Hop,
     before: Option<&'a EndpointPool>,
     pool: EndpointPool,
-    made: HashMap<(ObjectName, u16), Result<Arc<Backend>, Refusal>>,
+    made: HashMap<(ObjectName, u16, Carries), Result<Arc<Backend>, Refusal>>,
     plaintext: HashMap<Arc<str>, &'static str>,
 }
 
@@ -73,20 +94,32 @@ impl<'a> Backends<'a> {
         &mut self,
         name: &ObjectName,
         port: u16,
+        carries: Carries,
         problems: &mut Vec<Problem>,
     ) -> Result<Arc<Backend>, Refusal> {
-        if let Some(made) = self.made.get(&(name.clone(), port)) {
+        let key = (name.clone(), port, carries);
+        if let Some(made) = self.made.get(&key) {
             return made.clone();
         }
-        let made = find_port(self.objects, name, port).and_then(|(service, service_port)| {
-            let framing = protocol(service_port)
-                .map_err(|message| Refusal { reason: "UnsupportedProtocol", message })?;
-            Ok(match self.hop {
-                Hop::AttachedSidecar => self.over_sidecar(service, port, framing, problems),
-                Hop::Direct { .. } => self.direct(service, service_port, framing, problems),
-            })
+        let made = find_port(self.objects, name, port, carries).and_then(|(service, service_port)| {
+            let framing = match carries {
+                Carries::Http => protocol(service_port)
+                    .map_err(|message| Refusal { reason: "UnsupportedProtocol", message })?,
+                Carries::Streams | Carries::Datagrams => Protocol::Opaque,
+            };
+            match (self.hop, carries) {
+                (Hop::AttachedSidecar, Carries::Http) => Ok(self.over_sidecar(service, port, framing, problems)),
+                // The sidecar would take the bytes for HTTP.
+                (Hop::AttachedSidecar, Carries::Streams) => Err(Refusal::new(
+                    "UnsupportedProtocol",
+                    format!("{name}:{port} cannot be reached by layer 4 over the attached sidecar, which carries HTTP"),
+                )),
+                (Hop::AttachedSidecar | Hop::Direct { .. }, _) => {
+                    Ok(self.direct(service, service_port, (framing, carries), problems))
+                }
+            }
         });
-        self.made.insert((name.clone(), port), made.clone());
+        self.made.insert(key, made.clone());
         made
     }
 
@@ -119,13 +152,13 @@ impl<'a> Backends<'a> {
         &mut self,
         service: &Stored<Service>,
         port: &ServicePort,
-        framing: Protocol,
+        (framing, carries): (Protocol, Carries),
         problems: &mut Vec<Problem>,
     ) -> Arc<Backend> {
         let name: Arc<str> = backend_name(&service.name, port.port).into();
         let (mut endpoints, mut left_out) = (Vec::new(), LeftOut::default());
         for candidate in candidates(&self.index, service, port) {
-            let transport = match self.transport(&candidate) {
+            let transport = match self.transport(&candidate, carries) {
                 Ok((transport, why)) => {
                     self.plaintext.extend(why.map(|why| (Arc::clone(&name), why)));
                     transport
@@ -150,7 +183,14 @@ impl<'a> Backends<'a> {
     }
 
     /// How a candidate is spoken to, and why not protected if it is not; an error with what it asks for otherwise.
-    fn transport(&self, candidate: &Candidate) -> Result<(Transport, Option<&'static str>), peer::Demand> {
+    fn transport(
+        &self,
+        candidate: &Candidate,
+        carries: Carries,
+    ) -> Result<(Transport, Option<&'static str>), peer::Demand> {
+        if carries == Carries::Datagrams {
+            return Ok((Transport::Plaintext, Some("the mesh does not protect UDP")));
+        }
         let Some(workload) = &candidate.mesh else {
             return Ok(match self.hop.protection(self.options.has_identity, false, MtlsMode::Permissive) {
                 Protection::Plaintext(why) => (Transport::Plaintext, Some(why)),
@@ -200,6 +240,7 @@ pub(crate) fn find_port<'a>(
     objects: &'a Objects,
     name: &ObjectName,
     port: u16,
+    carries: Carries,
 ) -> Result<(&'a Arc<Stored<Service>>, &'a ServicePort), Refusal> {
     let unresolved = |reason, message| Err(Refusal { reason, message });
     let Some(service) = objects.services.get(name) else {
@@ -211,9 +252,13 @@ pub(crate) fn find_port<'a>(
             format!("Service {name} is of type ExternalName, which is not served"),
         );
     }
-    match service.spec.spec.ports.iter().find(|candidate| candidate.port == port) {
+    let transport = carries.transport();
+    let meant = |candidate: &&ServicePort| {
+        candidate.port == port && candidate.protocol.as_deref().unwrap_or("TCP") == transport
+    };
+    match service.spec.spec.ports.iter().find(meant) {
         Some(port) => Ok((service, port)),
-        None => unresolved("BackendNotFound", format!("Service {name} has no port {port}")),
+        None => unresolved("BackendNotFound", format!("Service {name} has no port {port} of {transport}")),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::filter;
 use crate::matches::Match;
 use crate::resources::gateway::{GatewaySpec, ListenerSetSpec, ListenerSpec};
 use crate::resources::istio::{PeerAuthenticationSpec, WorkloadEntrySpec};
-use crate::resources::route::{GrpcRouteSpec, HttpRouteSpec, RouteSpec, RuleSpec};
+use crate::resources::route::{BackendRef, FlowSpec, GrpcRouteSpec, HttpRouteSpec, RouteSpec, RuleSpec};
 use crate::resources::towpath::{ConsumerSpec, MeshSpec, RateLimitPolicySpec};
 
 /// Largest weight of a backend (Gateway API, `BackendRef.weight`).
@@ -55,6 +55,22 @@ fn route<M: Match>(spec: &RouteSpec<M>, found: &mut Vec<Defect>) {
     }
 }
 
+pub(crate) fn flow_route(spec: &impl FlowSpec, found: &mut Vec<Defect>) {
+    for backend in spec.rules().iter().flat_map(|rule| &rule.backend_refs) {
+        weight(backend, found);
+        if !backend.filters.is_empty() {
+            let message = "a route of layer 4 has no filters: nothing of HTTP is read";
+            found.push(Defect::new(backend.name.referenced, message));
+        }
+    }
+}
+
+fn weight(backend: &BackendRef, found: &mut Vec<Defect>) {
+    if backend.weight.is_some_and(|weight| weight > MAX_WEIGHT) {
+        found.push(Defect::new(backend.name.referenced, format!("a weight is at most {MAX_WEIGHT}")));
+    }
+}
+
 fn rule<M: Match>(rule: &RuleSpec<M>, found: &mut Vec<Defect>) {
     let prefixed = rule.matches.iter().all(Match::is_prefix);
     let compiled = filter::compile(&rule.filters, prefixed, found);
@@ -64,9 +80,7 @@ fn rule<M: Match>(rule: &RuleSpec<M>, found: &mut Vec<Defect>) {
     }
     for backend in &rule.backend_refs {
         filter::compile(&backend.filters, prefixed, found);
-        if backend.weight.is_some_and(|weight| weight > MAX_WEIGHT) {
-            found.push(Defect::new(backend.name.referenced, format!("a weight is at most {MAX_WEIGHT}")));
-        }
+        weight(backend, found);
     }
     if let Some(timeouts) = &rule.timeouts
         && let (Some(request), Some(backend)) = (&timeouts.request, &timeouts.backend_request)

@@ -18,7 +18,7 @@ use crate::peer::Peers;
 use crate::snapshot::Kept;
 use crate::topology::{Plan, plan};
 use crate::{
-    Duty, Listener, MeshSettings, ObjectName, PlaintextHop, PortMap, Problem, Role, Scenario, Snapshot,
+    Listener, MeshSettings, ObjectName, PlaintextHop, PortMap, Problem, Role, Scenario, Snapshot,
     Source, authorization, edge, policy, sidecar, status,
 };
 
@@ -188,7 +188,7 @@ fn compile_role(
         Role::Sidecar { inbound } => sidecar::compile(&mut work, inbound, workload.as_ref(), &authorization),
     }
     let controller = work.controller();
-    let broken = objects.refused.iter().filter(|refused| matches!(refused.kind, "HTTPRoute" | "GRPCRoute"));
+    let broken = objects.refused.iter().filter(|refused| refused.kind.ends_with("Route"));
     work.status.extend(broken.map(|refused| status::refused_route(refused, &controller)));
     snapshot.plaintext_hops = plaintext_hops(&work);
     let Work { problems, status, listeners, backends, credentials, .. } = work;
@@ -212,13 +212,7 @@ fn edge_policies(
 fn plaintext_hops(work: &Work<'_>) -> Vec<PlaintextHop> {
     let (mut hops, mut seen) = (Vec::new(), HashSet::new());
     for listener in &work.listeners {
-        let (Duty::Edge { routes, .. } | Duty::Outbound { routes }) = &listener.duty else { continue };
-        let rules = routes.iter().flat_map(|l| &l.routes).flat_map(|route| &route.rules);
-        let backends = rules.flat_map(|rule| {
-            let mirrors = rule.filters.mirrors.iter().map(|mirror| &mirror.backend);
-            rule.backends.iter().map(|weighted| &weighted.backend).chain(mirrors)
-        });
-        for backend in backends {
+        for backend in listener.duty.backends() {
             let Some(why) = work.backends.plaintext(&backend.name) else { continue };
             if seen.insert((&listener.name, &backend.name)) {
                 let (from, to) = (listener.name.clone(), backend.name.clone());

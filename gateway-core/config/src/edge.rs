@@ -1,6 +1,6 @@
 //! The edge: Gateways, the routes attached to them, and the sockets that both make.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use serde_json::json;
@@ -16,7 +16,7 @@ use crate::policy::Attachments;
 use crate::resources::gateway::GatewaySpec;
 use crate::status::{condition, item};
 use crate::topology::Rules;
-use crate::{Duty, EdgeCertificate, Listener, crossing, listener_set};
+use crate::{Duty, EdgeCertificate, Listener, crossing, flow, listener_set};
 
 /// The port of plaintext behind a gateway, for Gateways that have no HTTP listener of their own.
 const HTTP_PORT: u16 = 80;
@@ -38,6 +38,7 @@ pub(crate) fn compile(work: &mut Work<'_>) {
     for route in objects.grpc_routes.values() {
         attach(work, &mut gateways, &attachments, route);
     }
+    flow::attach_all(work, &mut gateways);
     routes.extend(gateways.iter().map(GatewayState::status));
     routes.extend(gateways.iter().flat_map(GatewayState::set_status));
     routes.append(&mut work.status);
@@ -49,8 +50,10 @@ pub(crate) fn compile(work: &mut Work<'_>) {
         }
     }
     let sockets = sockets(work, &gateways);
+    let taken: BTreeSet<SocketAddr> = sockets.keys().copied().collect();
     let policies = &work.edge_authorization;
     work.listeners.extend(sockets.into_values().map(|socket| socket.listener(policies.clone())));
+    flow::open(work, &gateways, &taken);
 }
 
 fn classes(work: &mut Work<'_>) {
@@ -129,7 +132,8 @@ fn sockets(work: &mut Work<'_>, gateways: &[GatewayState<'_>]) -> BTreeMap<Socke
     let mut sockets = BTreeMap::new();
     for gateway in gateways.iter().filter(|gateway| gateway.accepted.is_ok()) {
         let behind = work.plan.rules == Rules::Behind;
-        for listener in gateway.listeners.iter().filter(|l| (l.https || !behind) && l.is_programmed()) {
+        let requests = gateway.listeners.iter().filter(|listener| listener.flow.is_none());
+        for listener in requests.filter(|l| (l.https || !behind) && l.is_programmed()) {
             let table = routing::Listener {
                 name: gateway.full_name(listener).into(),
                 hostname: listener.hostname.clone(),
@@ -150,7 +154,8 @@ fn sockets(work: &mut Work<'_>, gateways: &[GatewayState<'_>]) -> BTreeMap<Socke
 
 /// Behind a gateway TLS has ended: the plaintext ports carry the routes of every listener.
 fn plaintext_tables(gateway: &GatewayState<'_>) -> Vec<routing::Listener> {
-    let accepted = || gateway.listeners.iter().filter(|listener| listener.accepted.is_ok());
+    let requests = || gateway.listeners.iter().filter(|listener| listener.flow.is_none());
+    let accepted = || requests().filter(|listener| listener.accepted.is_ok());
     let mut ports: Vec<u16> = accepted().filter(|l| !l.https).map(|l| l.spec.port.value).collect();
     if ports.is_empty() {
         ports.push(HTTP_PORT);
@@ -193,6 +198,14 @@ fn widen(hostnames: &mut Vec<Hostname>, more: &[Hostname]) {
     }
 }
 
+/// Where a port of a Gateway is listened on.
+pub(crate) fn socket_addresses(work: &Work<'_>, gateway: &GatewayState<'_>, port: u16) -> Vec<SocketAddr> {
+    match &work.options.port_map {
+        Some(map) => map.get(&gateway.object.name, port).into_iter().collect(),
+        None => gateway.addresses.iter().map(|address| SocketAddr::new(*address, port)).collect(),
+    }
+}
+
 fn open(
     work: &mut Work<'_>,
     sockets: &mut BTreeMap<SocketAddr, Socket>,
@@ -201,11 +214,7 @@ fn open(
     certificates: &[EdgeCertificate],
 ) {
     let name = &gateway.object.name;
-    let addresses: Vec<_> = match &work.options.port_map {
-        Some(map) => map.get(name, table.port).into_iter().collect(),
-        None => gateway.addresses.iter().map(|address| SocketAddr::new(*address, table.port)).collect(),
-    };
-    for address in addresses {
+    for address in socket_addresses(work, gateway, table.port) {
         let socket = sockets.entry(address).or_insert_with(|| Socket {
             name: format!("{name}:{}", table.port),
             address,

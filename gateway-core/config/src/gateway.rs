@@ -66,7 +66,7 @@ fn shut_without_client_certificates(object: &Stored<GatewaySpec>, listeners: &mu
         return;
     }
     let refusal = Refusal::new("UnsupportedValue", "validation of client certificates is not served yet");
-    for listener in listeners.iter_mut().filter(|l| l.https && l.accepted.is_ok()) {
+    for listener in listeners.iter_mut().filter(|l| l.ends_tls() && l.accepted.is_ok()) {
         listener.accepted = Err(refusal.clone());
     }
 }

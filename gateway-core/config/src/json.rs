@@ -7,7 +7,7 @@ use towpath_rate_limit::RateLimit;
 use towpath_routing::{self as routing, Filters, PathMatch, RequestMatch, Rule};
 use towpath_upstream::{Retry, Timeouts};
 
-use crate::{Duty, Listener, Snapshot};
+use crate::{Duty, Listener, Snapshot, StreamTls};
 
 pub(crate) fn snapshot(snapshot: &Snapshot) -> Value {
     json!({
@@ -40,6 +40,20 @@ fn listener(listener: &Listener) -> Value {
             set(&mut value, "authorization", (!authorization.is_empty()).into());
             set(&mut value, "routes", routes.iter().map(table).collect());
         }
+        Duty::Stream { tls, port, routes, authorization } => {
+            let tls = match tls {
+                StreamTls::Opaque => "none",
+                StreamTls::Passthrough => "passthrough",
+                StreamTls::Terminate(_) => "terminate",
+            };
+            set(&mut value, "duty", "stream".into());
+            set(&mut value, "tls", tls.into());
+            flows(&mut value, *port, routes, authorization);
+        }
+        Duty::Datagram { port, routes, authorization } => {
+            set(&mut value, "duty", "datagram".into());
+            flows(&mut value, *port, routes, authorization);
+        }
         Duty::Inbound { port, mode, authorization, app } => {
             set(&mut value, "duty", "inbound".into());
             set(&mut value, "port", (*port).into());
@@ -53,6 +67,37 @@ fn listener(listener: &Listener) -> Value {
         }
     }
     value
+}
+
+fn flows(
+    value: &mut Value,
+    port: u16,
+    routes: &[routing::FlowListener],
+    authorization: &towpath_auth::AuthorizationPolicies,
+) {
+    set(value, "port", port.into());
+    set(value, "authorization", (!authorization.is_empty()).into());
+    set(value, "routes", routes.iter().map(flow_table).collect());
+}
+
+fn flow_table(listener: &routing::FlowListener) -> Value {
+    let routes = listener.routes.iter().map(|route| {
+        let backends = route.backends.iter().map(|weighted| {
+            let mut value = backend(&weighted.backend);
+            set(&mut value, "weight", weighted.weight.into());
+            value
+        });
+        json!({
+            "name": route.name.to_string(),
+            "hostnames": route.hostnames.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "backends": backends.collect::<Vec<_>>(),
+        })
+    });
+    json!({
+        "listener": &*listener.name,
+        "hostname": listener.hostname.to_string(),
+        "routes": routes.collect::<Vec<_>>(),
+    })
 }
 
 fn table(listener: &routing::Listener) -> Value {

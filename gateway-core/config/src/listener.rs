@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use towpath_routing::{Hostname, Route};
+use towpath_routing::{FlowRoute, Hostname, Route};
 
 use crate::certificate::{self, Credential};
 use crate::compile::Work;
@@ -14,7 +14,40 @@ use crate::status::{Refusal, Verdict, condition, given};
 use crate::{EdgeCertificate, ObjectName};
 
 /// Kinds of routes that HTTP listeners take.
-const ROUTE_KINDS: [&str; 2] = ["HTTPRoute", "GRPCRoute"];
+const HTTP_KINDS: &[&str] = &["HTTPRoute", "GRPCRoute"];
+
+/// How a listener of layer 4 takes flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FlowKind {
+    Tcp,
+    /// TLS that ends at the backend.
+    Passthrough,
+    /// TLS that ends here.
+    Terminate,
+    Udp,
+}
+
+impl FlowKind {
+    /// `None` for protocols of HTTP and for those that are not served.
+    fn of(spec: &ListenerSpec) -> Option<Self> {
+        let mode = spec.tls.as_ref().and_then(|tls| tls.value.mode);
+        match spec.protocol.value.as_str() {
+            "TCP" => Some(Self::Tcp),
+            "UDP" => Some(Self::Udp),
+            "TLS" if mode == Some(TlsModeSpec::Passthrough) => Some(Self::Passthrough),
+            "TLS" => Some(Self::Terminate),
+            _ => None,
+        }
+    }
+
+    fn route_kinds(self) -> &'static [&'static str] {
+        match self {
+            Self::Tcp => &["TCPRoute"],
+            Self::Passthrough | Self::Terminate => &["TLSRoute"],
+            Self::Udp => &["UDPRoute"],
+        }
+    }
+}
 
 /// A listener with the routes that attach to it.
 pub(crate) struct ListenerState<'a> {
@@ -23,19 +56,28 @@ pub(crate) struct ListenerState<'a> {
     pub(crate) set: Option<usize>,
     pub(crate) hostname: Hostname,
     pub(crate) https: bool,
+    /// `None`: it takes requests.
+    pub(crate) flow: Option<FlowKind>,
     pub(crate) kinds: Vec<&'static str>,
     pub(crate) accepted: Verdict,
     pub(crate) resolved: Verdict,
     pub(crate) certificates: Vec<EdgeCertificate>,
     /// Kind and table entry of each route.
     pub(crate) routes: Vec<(&'static str, Route)>,
+    /// Routes of layer 4.
+    pub(crate) flows: Vec<FlowRoute>,
     pub(crate) attached: usize,
 }
 
 impl ListenerState<'_> {
     /// Whether it can have a socket.
     pub(crate) fn is_programmed(&self) -> bool {
-        self.accepted.is_ok() && (!self.https || !self.certificates.is_empty())
+        self.accepted.is_ok() && (!self.ends_tls() || !self.certificates.is_empty())
+    }
+
+    /// Whether it shows certificates.
+    pub(crate) fn ends_tls(&self) -> bool {
+        self.https || self.flow == Some(FlowKind::Terminate)
     }
 
     /// What policies may be attached to: a Gateway's listeners by name, but none of a set, whose names are the set's.
@@ -45,8 +87,15 @@ impl ListenerState<'_> {
 
     /// Whether something tells it from another listener of the same port.
     pub(crate) fn beside(&self, other: &Self) -> Verdict {
+        if (self.flow == Some(FlowKind::Udp)) != (other.flow == Some(FlowKind::Udp)) {
+            return Ok(());
+        }
         if self.spec.protocol.value != other.spec.protocol.value {
             let message = "another listener has another protocol on the same port";
+            return Err(Refusal::new("ProtocolConflict", message));
+        }
+        if self.flow != other.flow {
+            let message = "another listener has another TLS mode on the same port";
             return Err(Refusal::new("ProtocolConflict", message));
         }
         if self.hostname == other.hostname {
@@ -68,27 +117,32 @@ pub(crate) fn judge<'a, S>(
     owner: &Stored<S>,
     spec: &'a ListenerSpec,
 ) -> ListenerState<'a> {
-    let https = spec.protocol.value == "HTTPS";
+    let (https, flow) = (spec.protocol.value == "HTTPS", FlowKind::of(spec));
+    // Without TLS there is no name to look at, and the field is ignored (Gateway API, `Listener.hostname`).
+    let named = !matches!(flow, Some(FlowKind::Tcp | FlowKind::Udp));
+    let hostname = spec.hostname.as_ref().filter(|_| named);
     let mut state = ListenerState {
         spec,
         set: None,
-        hostname: spec.hostname.as_ref().map_or(Hostname::Any, |hostname| hostname.value.0.clone()),
+        hostname: hostname.map_or(Hostname::Any, |hostname| hostname.value.0.clone()),
         https,
+        flow,
         kinds: Vec::new(),
         accepted: Ok(()),
         resolved: Ok(()),
         certificates: Vec::new(),
         routes: Vec::new(),
+        flows: Vec::new(),
         attached: 0,
     };
-    if !https && spec.protocol.value != "HTTP" {
-        let message = format!("protocol `{}` is not served: HTTP and HTTPS are", spec.protocol.value);
+    if !https && flow.is_none() && spec.protocol.value != "HTTP" {
+        let message =
+            format!("protocol `{}` is not served: HTTP, HTTPS, TLS, TCP and UDP are", spec.protocol.value);
         state.accepted = Err(Refusal::new("UnsupportedProtocol", message));
-        state.resolved = unserved_kinds(spec);
         return state;
     }
-    (state.kinds, state.resolved) = kinds(spec);
-    if https {
+    (state.kinds, state.resolved) = kinds(spec, flow.map_or(HTTP_KINDS, FlowKind::route_kinds));
+    if state.ends_tls() {
         let certificates = certificates(work, owner, spec, &state.hostname);
         state.accepted = tls_mode(spec);
         match certificates {
@@ -102,38 +156,20 @@ pub(crate) fn judge<'a, S>(
     state
 }
 
-/// Whether a listener that is not served asks for kinds of routes that go with its protocol.
-fn unserved_kinds(spec: &ListenerSpec) -> Verdict {
-    let own = match spec.protocol.value.as_str() {
-        "TLS" => "TLSRoute",
-        "TCP" => "TCPRoute",
-        "UDP" => "UDPRoute",
-        _ => return Ok(()),
-    };
-    let asked = spec.allowed_routes.iter().flat_map(|allowed| &allowed.kinds);
-    match asked.into_iter().find(|kind| kind.kind.value != own) {
-        Some(kind) => Err(Refusal::new(
-            "InvalidRouteKinds",
-            format!("routes of kind `{}` do not go with protocol {}", kind.kind.value, spec.protocol.value),
-        )),
-        None => Ok(()),
-    }
-}
-
-fn kinds(spec: &ListenerSpec) -> (Vec<&'static str>, Verdict) {
+fn kinds(spec: &ListenerSpec, served: &[&'static str]) -> (Vec<&'static str>, Verdict) {
     let asked = spec.allowed_routes.as_ref().map(|allowed| allowed.kinds.as_slice()).unwrap_or_default();
     if asked.is_empty() {
-        return (ROUTE_KINDS.to_vec(), Ok(()));
+        return (served.to_vec(), Ok(()));
     }
     let known = |kind: &crate::resources::gateway::RouteKind| {
         let ours = kind.group.as_deref().unwrap_or(GATEWAY_GROUP) == GATEWAY_GROUP;
-        ROUTE_KINDS.into_iter().find(|known| ours && *known == kind.kind.value)
+        served.iter().copied().find(|known| ours && *known == kind.kind.value)
     };
     let unknown = asked.iter().find(|kind| known(kind).is_none());
     let verdict = unknown.map_or(Ok(()), |kind| {
         Err(Refusal::new(
             "InvalidRouteKinds",
-            format!("routes of kind `{}` are not served here", kind.kind.value),
+            format!("routes of kind `{}` do not go with protocol {}", kind.kind.value, spec.protocol.value),
         ))
     });
     (asked.iter().filter_map(known).collect(), verdict)
@@ -142,7 +178,7 @@ fn kinds(spec: &ListenerSpec) -> (Vec<&'static str>, Verdict) {
 fn tls_mode(spec: &ListenerSpec) -> Verdict {
     let Some(tls) = spec.tls.as_ref().map(|tls| &tls.value) else { return Ok(()) };
     if tls.mode == Some(TlsModeSpec::Passthrough) {
-        return Err(Refusal::new("UnsupportedValue", "TLS mode Passthrough is not served for HTTPS"));
+        return Err(Refusal::new("UnsupportedValue", "TLS mode Passthrough is for protocol TLS, not HTTPS"));
     }
     if tls.frontend_validation.is_some() {
         return Err(Refusal::new("UnsupportedValue", "validation of client certificates is not served yet"));
@@ -160,7 +196,7 @@ fn certificates<S>(
     let references = spec.tls.as_ref().map(|tls| tls.value.certificate_refs.as_slice()).unwrap_or_default();
     let (mut certificates, mut refused) = (Vec::new(), None);
     if references.is_empty() {
-        refused = Some(Refusal::new("InvalidCertificateRef", "an HTTPS listener names a certificate"));
+        refused = Some(Refusal::new("InvalidCertificateRef", "a listener that ends TLS names a certificate"));
     }
     for reference in references {
         let (credential, refusal) = match credential(work, owner, reference) {

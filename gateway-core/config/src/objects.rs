@@ -11,7 +11,7 @@ use crate::resources::core::{ConfigMap, EndpointSlice, Namespace, Pod, Secret, S
 use crate::resources::gateway::{GatewayClassSpec, GatewaySpec, ListenerSetSpec, ReferenceGrantSpec};
 use crate::resources::istio::{AuthorizationPolicySpec, PeerAuthenticationSpec, WorkloadEntrySpec};
 use crate::resources::meta::{Metadata, Named};
-use crate::resources::route::{GrpcRouteSpec, HttpRouteSpec, ParentRef};
+use crate::resources::route::{GrpcRouteSpec, HttpRouteSpec, ParentRef, PortRouteSpec, TlsRouteSpec};
 use crate::resources::towpath::{ApiKeyPolicySpec, ConsumerSpec, MeshSpec, RateLimitPolicySpec, TargetRef};
 use crate::{ObjectName, Problem};
 
@@ -145,6 +145,9 @@ kinds! {
     ListenerSet(ListenerSetSpec) in "gateway.networking.k8s.io" Namespaced => listener_sets;
     HTTPRoute(HttpRouteSpec) in "gateway.networking.k8s.io" Namespaced => http_routes;
     GRPCRoute(GrpcRouteSpec) in "gateway.networking.k8s.io" Namespaced => grpc_routes;
+    TLSRoute(TlsRouteSpec) in "gateway.networking.k8s.io" Namespaced => tls_routes;
+    TCPRoute(PortRouteSpec) in "gateway.networking.k8s.io" Namespaced => tcp_routes;
+    UDPRoute(PortRouteSpec) in "gateway.networking.k8s.io" Namespaced => udp_routes;
     ReferenceGrant(ReferenceGrantSpec) in "gateway.networking.k8s.io" Namespaced => reference_grants;
     Namespace(Namespace) in "" Cluster => namespaces;
     Service(Service) in "" Namespaced => services;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::json;
+use serde_saphyr::Spanned;
 use towpath_gateway_core::Policies;
 use towpath_routing::{Hostname, Route, Rule};
 
@@ -14,6 +15,7 @@ use crate::matches::Match;
 use crate::objects::{GATEWAY_GROUP, Stored};
 use crate::policy::Attachments;
 use crate::resources::gateway::FromNamespaces;
+use crate::resources::leaf::Host;
 use crate::resources::route::{ParentRef, RouteSpec};
 use crate::rule::{CompiledRoute, compile};
 use crate::status::{Refusal, Verdict, item, parent};
@@ -58,19 +60,19 @@ pub(crate) fn is_service(reference: &ParentRef) -> bool {
 }
 
 /// A parent that is ours.
-struct Wanted<'r> {
-    reference: &'r ParentRef,
+pub(crate) struct Wanted<'r> {
+    pub(crate) reference: &'r ParentRef,
     /// The place of the Gateway.
-    gateway: usize,
+    pub(crate) gateway: usize,
     /// The place of the `ListenerSet` among those of the Gateway, if that is the parent.
-    set: Option<usize>,
+    pub(crate) set: Option<usize>,
 }
 
 /// The Gateway or `ListenerSet` that a reference means, if it is ours. What it means otherwise is reported.
-fn target<'r, M>(
+pub(crate) fn target<'r, S>(
     work: &mut Work<'_>,
     gateways: &[GatewayState<'_>],
-    route: &Stored<RouteSpec<M>>,
+    route: &Stored<S>,
     reference: &'r ParentRef,
 ) -> Option<Wanted<'r>> {
     let namespace = reference.namespace.as_deref().unwrap_or(&route.name.namespace);
@@ -119,6 +121,34 @@ fn attach_to<M>(
     reference: &ParentRef,
     compiled: &CompiledRoute,
 ) -> Verdict {
+    for (place, hostnames) in takers(work, gateway, set, route, reference, &route.spec.hostnames)? {
+        let Some(listener) = gateway.listeners.get(place) else { continue };
+        let name = route.name.to_string();
+        // Routes come one after the other: only another of this route's parents can have put it there.
+        if listener.routes.last().is_some_and(|(kind, there)| *kind == route.kind && *there.name == *name) {
+            continue;
+        }
+        let target = (&gateway.object.name, listener.section());
+        let rules = with_policies(work.plan.rules, attachments, target, route, compiled);
+        let route = (route.kind, Route { name: name.into(), created: route.created, hostnames, rules });
+        if let Some(listener) = gateway.listeners.get_mut(place) {
+            listener.attached += 1;
+            listener.routes.push(route);
+        }
+    }
+    Ok(())
+}
+
+/// The places of the listeners that take a route by this reference, each with the route's host names as far as they are the
+/// listener's; an error if there is none.
+pub(crate) fn takers<S>(
+    work: &Work<'_>,
+    gateway: &GatewayState<'_>,
+    set: Option<usize>,
+    route: &Stored<S>,
+    reference: &ParentRef,
+    hostnames: &[Spanned<Host>],
+) -> Result<Vec<(usize, Vec<Hostname>)>, Refusal> {
     let owner = set.and_then(|at| gateway.sets.get(at));
     if let Some(Err(refusal)) =
         owner.map(|set| &set.accepted).filter(|_| set.is_some_and(|at| is_bare(gateway, at)))
@@ -145,29 +175,13 @@ fn attach_to<M>(
             format!("no listener of {parent} takes routes of kind {} from this namespace", route.kind);
         return Err(Refusal::new("NotAllowedByListeners", message));
     }
-    let mut attached = false;
-    for place in listeners {
-        let Some(listener) = gateway.listeners.get(place) else { continue };
-        let Some(hostnames) = narrowed(&route.spec, &listener.hostname) else { continue };
-        attached = true;
-        let name = route.name.to_string();
-        // Routes come one after the other: only another of this route's parents can have put it there.
-        if listener.routes.last().is_some_and(|(kind, there)| *kind == route.kind && *there.name == *name) {
-            continue;
-        }
-        let target = (&gateway.object.name, listener.section());
-        let rules = with_policies(work.plan.rules, attachments, target, route, compiled);
-        let route = (route.kind, Route { name: name.into(), created: route.created, hostnames, rules });
-        if let Some(listener) = gateway.listeners.get_mut(place) {
-            listener.attached += 1;
-            listener.routes.push(route);
-        }
+    let narrow = |place: usize| Some((place, narrowed(hostnames, &gateway.listeners.get(place)?.hostname)?));
+    let takers: Vec<_> = listeners.into_iter().filter_map(narrow).collect();
+    if takers.is_empty() {
+        let message = format!("no host name is also one of the listeners of {parent}");
+        return Err(Refusal::new("NoMatchingListenerHostname", message));
     }
-    if attached {
-        return Ok(());
-    }
-    let message = format!("no host name is also one of the listeners of {parent}");
-    Err(Refusal::new("NoMatchingListenerHostname", message))
+    Ok(takers)
 }
 
 fn with_policies<M>(
@@ -196,11 +210,11 @@ fn is_bare(gateway: &GatewayState<'_>, set: usize) -> bool {
 }
 
 /// Whether a listener, whose owner is in the namespace `home`, takes a route.
-fn allows<M>(
+fn allows<S>(
     work: &Work<'_>,
     home: &str,
     listener: &ListenerState<'_>,
-    route: &Stored<RouteSpec<M>>,
+    route: &Stored<S>,
 ) -> bool {
     let namespaces = listener.spec.allowed_routes.as_ref().and_then(|allowed| allowed.namespaces.as_ref());
     let namespace = &route.name.namespace;
@@ -220,15 +234,15 @@ pub(crate) fn namespace_labels(work: &Work<'_>, namespace: &Arc<str>) -> BTreeMa
 }
 
 /// The route's host names as far as they are the listener's; none at all: `None`.
-fn narrowed<M>(spec: &RouteSpec<M>, listener: &Hostname) -> Option<Vec<Hostname>> {
-    if spec.hostnames.is_empty() {
+fn narrowed(wanted: &[Spanned<Host>], listener: &Hostname) -> Option<Vec<Hostname>> {
+    if wanted.is_empty() {
         return Some(match listener {
             Hostname::Any => Vec::new(),
             name => vec![name.clone()],
         });
     }
     let mut names: Vec<Hostname> = Vec::new();
-    for name in spec.hostnames.iter().filter_map(|name| name.value.0.intersection(listener)) {
+    for name in wanted.iter().filter_map(|name| name.value.0.intersection(listener)) {
         if !names.contains(&name) {
             names.push(name);
         }

@@ -7,7 +7,7 @@ use towpath_gateway_core::{Backend, Policies, RouteName};
 use towpath_routing::{Cors, Filters, Mirror, Rule, WeightedBackend};
 use towpath_upstream::{Retry, Timeouts};
 
-use crate::backend::{backend_name, find_port};
+use crate::backend::{Carries, backend_name, find_port};
 use crate::compile::Work;
 use crate::filter;
 use crate::matches::Match;
@@ -117,7 +117,8 @@ fn mirror<M>(
     let reference = &spec.backend_ref;
     let service = service_name(reference, &route.name.namespace);
     let granted = is_parent(work, route, &service);
-    match resolve(work, route.kind, &route.name.namespace, reference, &service, granted) {
+    let from = (route.kind, &*route.name.namespace);
+    match resolve(work, from, reference, &service, (granted, Carries::Http)) {
         Ok(backend) => {
             let (numerator, denominator) = filter::share(spec);
             Some(Mirror { backend, denominator, numerator })
@@ -159,7 +160,8 @@ fn weighted<M>(
     let mut compiled = filter::compile(&reference.filters, false, &mut Vec::new());
     let service = service_name(reference, &route.name.namespace);
     let granted = is_parent(work, route, &service);
-    let mut backend = resolve(work, route.kind, &route.name.namespace, reference, &service, granted)
+    let from = (route.kind, &*route.name.namespace);
+    let mut backend = resolve(work, from, reference, &service, (granted, Carries::Http))
         .unwrap_or_else(|refusal| {
             work.problems.push(route.error(reference.name.referenced, refusal.message.clone()));
             refuse(resolved, &refusal);
@@ -201,22 +203,22 @@ fn is_parent<M>(work: &Work<'_>, route: &Stored<RouteSpec<M>>, service: &ObjectN
     matches!(work.options.role, Role::Sidecar { .. }) && route.spec.parent_refs.iter().any(means)
 }
 
-fn service_name(reference: &BackendRef, namespace: &Arc<str>) -> ObjectName {
+pub(crate) fn service_name(reference: &BackendRef, namespace: &Arc<str>) -> ObjectName {
     let namespace = reference.namespace.as_deref().map_or_else(|| Arc::clone(namespace), Arc::from);
     ObjectName { namespace, name: reference.name.value.as_str().into() }
 }
 
-fn unresolved(service: &ObjectName, reference: &BackendRef) -> Arc<Backend> {
+pub(crate) fn unresolved(service: &ObjectName, reference: &BackendRef) -> Arc<Backend> {
     Arc::new(Backend::unresolved(backend_name(service, reference.port.unwrap_or_default())))
 }
 
-fn resolve(
+/// The backend that a reference means, if it may mean it. `granted`: it needs no leave of another namespace.
+pub(crate) fn resolve(
     work: &mut Work<'_>,
-    kind: &str,
-    namespace: &str,
+    (kind, namespace): (&str, &str),
     reference: &BackendRef,
     service: &ObjectName,
-    granted: bool,
+    (granted, carries): (bool, Carries),
 ) -> Result<Arc<Backend>, Refusal> {
     let (group, backend_kind) =
         (reference.group.as_deref().unwrap_or(""), reference.kind.as_deref().unwrap_or("Service"));
@@ -234,16 +236,21 @@ fn resolve(
         .ok_or_else(|| Refusal::new("BackendNotFound", "a reference to a Service names its port"))?;
     // In front of an ingress the reference is checked alone: the ingress sends there.
     if work.plan.rules == Rules::Front {
-        return find_port(work.objects, service, port).map(|_| unresolved(service, reference));
+        return find_port(work.objects, service, port, carries).map(|_| unresolved(service, reference));
     }
-    work.backends.service(service, port, &mut work.problems)
+    work.backends.service(service, port, carries, &mut work.problems)
 }
 
 impl Work<'_> {
     /// The one backend of everything that the ingress carries out.
     fn ingress_backend(&mut self) -> Vec<WeightedBackend> {
+        self.at_ingress(INGRESS_PORT, Carries::Http)
+    }
+
+    /// The one backend at a port of the ingress.
+    pub(crate) fn at_ingress(&mut self, port: u16, carries: Carries) -> Vec<WeightedBackend> {
         let backend =
-            self.backends.service(self.ingress, INGRESS_PORT, &mut self.problems).unwrap_or_else(|refusal| {
+            self.backends.service(self.ingress, port, carries, &mut self.problems).unwrap_or_else(|refusal| {
                 let problem = Problem::error(format!("the ingress is not to be found: {}", refusal.message))
                     .suggest(
                         "name its Service in the Mesh resource, as `ingress: {service: NAMESPACE/NAME}`",
@@ -251,7 +258,7 @@ impl Work<'_> {
                 if !self.problems.contains(&problem) {
                     self.problems.push(problem);
                 }
-                Arc::new(Backend::unresolved(backend_name(self.ingress, INGRESS_PORT)))
+                Arc::new(Backend::unresolved(backend_name(self.ingress, port)))
             });
         vec![WeightedBackend::new(backend, 1)]
     }

@@ -8,6 +8,7 @@ use towpath_mesh_mtls::MtlsMode;
 use towpath_routing::{self as routing, Filters, Hostname, Route, Rule, WeightedBackend};
 
 use crate::authorization;
+use crate::backend::Carries;
 use crate::compile::Work;
 use crate::endpoints::{Facts, protocol};
 use crate::matches::Match;
@@ -114,7 +115,7 @@ fn framing(work: &Work<'_>, facts: &Facts, port: u16) -> Protocol {
 fn service_routes(work: &mut Work<'_>, service: &ObjectName, port: u16) -> Result<routing::Listener, String> {
     let objects = work.objects;
     let (object, service_port) =
-        crate::backend::find_port(objects, service, port).map_err(|refusal| refusal.message)?;
+        crate::backend::find_port(objects, service, port, Carries::Http).map_err(|refusal| refusal.message)?;
     let caller = work.options.workload.as_ref().map(|workload| Arc::clone(&workload.namespace));
     let section = service_port.name.as_deref();
     let (mut consumer, mut producer) = (Vec::new(), Vec::new());
@@ -172,7 +173,7 @@ fn file<M: Match>(
 
 fn straight(work: &mut Work<'_>, service: &ObjectName, port: u16) -> Result<Route, String> {
     let backend =
-        work.backends.service(service, port, &mut work.problems).map_err(|refusal| refusal.message)?;
+        work.backends.service(service, port, Carries::Http, &mut work.problems).map_err(|refusal| refusal.message)?;
     let name = service.to_string();
     let backend = WeightedBackend::new(backend, 1);
     let rule = Rule {

@@ -28,7 +28,7 @@ pub struct Snapshot {
     pub identity: Option<SpiffeId>,
     /// The cluster that this process's workload belongs to (label `topology.istio.io/cluster`); empty if unknown.
     pub cluster: Arc<str>,
-    /// Sockets and what is behind each. Addresses are unique.
+    /// Sockets and what is behind each. Addresses are unique among those of one transport.
     pub listeners: Vec<Listener>,
     /// Every finding, worst first, then by file and line.
     pub problems: Vec<Problem>,
@@ -106,6 +106,26 @@ pub enum Duty {
         /// Who may do what, by the policies that select the workload of the gateway.
         authorization: AuthorizationPolicies,
     },
+    /// North-south, layer 4: carries connections as they are.
+    Stream {
+        /// What is done about TLS.
+        tls: StreamTls,
+        /// The port as policies name it.
+        port: u16,
+        /// Listeners that share the socket, with their routes.
+        routes: Vec<routing::FlowListener>,
+        /// Who may do what.
+        authorization: AuthorizationPolicies,
+    },
+    /// North-south, layer 4: carries datagrams. The socket is of UDP.
+    Datagram {
+        /// The port as policies name it.
+        port: u16,
+        /// Listeners that share the socket, with their routes.
+        routes: Vec<routing::FlowListener>,
+        /// Who may do what.
+        authorization: AuthorizationPolicies,
+    },
     /// East-west, towards the application of this sidecar.
     Inbound {
         /// The port as policies name it.
@@ -122,6 +142,46 @@ pub enum Duty {
         /// One listener with the routes of the service.
         routes: Vec<routing::Listener>,
     },
+}
+
+/// What a listener of layer 4 does about TLS.
+#[derive(Debug, Clone)]
+pub enum StreamTls {
+    /// Nothing: bytes are bytes.
+    Opaque,
+    /// It reads the server name, and TLS ends at the backend.
+    Passthrough,
+    /// TLS ends here.
+    Terminate(Vec<EdgeCertificate>),
+}
+
+impl Listener {
+    /// Whether its socket is of UDP. Addresses are unique among sockets of one transport.
+    pub fn is_datagram(&self) -> bool {
+        matches!(self.duty, Duty::Datagram { .. })
+    }
+}
+
+impl Duty {
+    /// Every backend that something may be sent to by a route.
+    pub(crate) fn backends(&self) -> Vec<&Arc<Backend>> {
+        match self {
+            Self::Edge { routes, .. } | Self::Outbound { routes } => {
+                let rules = routes.iter().flat_map(|listener| &listener.routes).flat_map(|route| &route.rules);
+                let mut backends = Vec::new();
+                for rule in rules {
+                    backends.extend(rule.backends.iter().map(|weighted| &weighted.backend));
+                    backends.extend(rule.filters.mirrors.iter().map(|mirror| &mirror.backend));
+                }
+                backends
+            }
+            Self::Stream { routes, .. } | Self::Datagram { routes, .. } => {
+                let routes = routes.iter().flat_map(|listener| &listener.routes);
+                routes.flat_map(|route| &route.backends).map(|weighted| &weighted.backend).collect()
+            }
+            Self::Inbound { .. } => Vec::new(),
+        }
+    }
 }
 
 /// A certificate that an edge listener shows.

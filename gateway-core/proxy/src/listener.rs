@@ -7,17 +7,22 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use tower::{Layer, Service, ServiceBuilder};
-use towpath_config::{Duty, EdgeCertificate, Listener};
+use towpath_auth::AuthorizationPolicies;
+use towpath_config::{Duty, EdgeCertificate, Listener, StreamTls};
 use towpath_gateway_core::{Accepted, HttpService, Live, Policies, RouteName};
 use towpath_mesh_mtls::{AcceptLayer, Identity, MtlsMode, Refusals};
-use towpath_routing::{self as routing, Routes};
+use towpath_routing::{self as routing, FlowRoutes, Routes};
 use towpath_server::{
-    CertificateError, ConnectionFuture, ConnectionService, Drain, EdgeCertificates, Limits, Serve,
-    TerminateLayer,
+    CertificateError, ConnectionFuture, ConnectionService, DatagramService, Drain, EdgeCertificates, Limits,
+    Serve, ServerNameLayer, TerminateLayer, UntilDrainedLayer,
 };
-use towpath_stacks::{Entry, HttpStack, Parts, gateway, ingress, sidecar_inbound, sidecar_outbound};
+use towpath_stacks::{
+    AcceptStack, Entry, FlowEntry, HttpStack, datagrams, gateway, ingress, layer4, sidecar_inbound,
+    sidecar_outbound,
+};
 
 use crate::Program;
+use crate::worker::WorkerParts;
 
 /// What configuration swaps while the listener runs.
 #[derive(Debug, Clone)]
@@ -35,6 +40,25 @@ pub(crate) enum LiveDuty {
     Outbound {
         routes: Live<Routes>,
     },
+    Stream {
+        tls: LiveTls,
+        entry: FlowEntry,
+    },
+}
+
+/// What a listener of layer 4 does about TLS.
+#[derive(Debug, Clone)]
+pub(crate) enum LiveTls {
+    Opaque,
+    Passthrough,
+    Terminate(Live<Arc<ServerConfig>>),
+}
+
+/// The data of a listener, by the transport of its socket.
+#[derive(Debug, Clone)]
+pub(crate) enum LiveSocket {
+    Connections(LiveDuty),
+    Datagrams(FlowEntry),
 }
 
 /// What every listener of a process shares.
@@ -49,15 +73,18 @@ pub(crate) struct Shared {
     pub(crate) patience: Duration,
 }
 
-impl LiveDuty {
+impl LiveSocket {
     /// The data of a new listener.
     pub(crate) fn new(listener: &Listener, patience: Duration) -> Result<Self, CertificateError> {
-        Ok(match &listener.duty {
-            Duty::Edge { certificates, routes, authorization } => Self::Edge {
+        Ok(Self::Connections(match &listener.duty {
+            Duty::Datagram { port, routes, authorization } => {
+                return Ok(Self::Datagrams(flow_entry(*port, routes, authorization)));
+            }
+            Duty::Edge { certificates, routes, authorization } => LiveDuty::Edge {
                 tls: if certificates.is_empty() {
                     None
                 } else {
-                    Some(Live::new(server_config(certificates)?))
+                    Some(Live::new(edge_certificates(certificates)?.server_config()?))
                 },
                 entry: Entry {
                     routes: Live::new(Routes::new(routes.clone())),
@@ -65,7 +92,17 @@ impl LiveDuty {
                     port: port_of(routes),
                 },
             },
-            Duty::Inbound { port, mode, authorization, .. } => Self::Inbound {
+            Duty::Stream { tls, port, routes, authorization } => LiveDuty::Stream {
+                tls: match tls {
+                    StreamTls::Opaque => LiveTls::Opaque,
+                    StreamTls::Passthrough => LiveTls::Passthrough,
+                    StreamTls::Terminate(certificates) => {
+                        LiveTls::Terminate(Live::new(edge_certificates(certificates)?.opaque_config()?))
+                    }
+                },
+                entry: flow_entry(*port, routes, authorization),
+            },
+            Duty::Inbound { port, mode, authorization, .. } => LiveDuty::Inbound {
                 mode: Live::new(*mode),
                 plaintext: Live::new(Drain::new(patience)),
                 entry: Entry {
@@ -74,28 +111,61 @@ impl LiveDuty {
                     port: *port,
                 },
             },
-            Duty::Outbound { routes } => Self::Outbound { routes: Live::new(Routes::new(routes.clone())) },
-        })
+            Duty::Outbound { routes } => {
+                LiveDuty::Outbound { routes: Live::new(Routes::new(routes.clone())) }
+            }
+        }))
     }
 
     /// Whether `listener` can be served by swapping data: the same kind of listener, with TLS where there was TLS.
     pub(crate) fn fits(&self, listener: &Listener) -> bool {
         match (self, &listener.duty) {
-            (Self::Edge { tls, entry }, Duty::Edge { certificates, routes, .. }) => {
-                tls.is_some() != certificates.is_empty() && entry.port == port_of(routes)
-            }
-            (Self::Inbound { entry, .. }, Duty::Inbound { port, .. }) => entry.port == *port,
-            (Self::Outbound { .. }, Duty::Outbound { .. }) => true,
-            _ => false,
+            (Self::Datagrams(entry), Duty::Datagram { port, .. }) => entry.port == *port,
+            (Self::Datagrams(_), _) => false,
+            (Self::Connections(duty), new) => duty.fits(new),
         }
     }
 
     /// Puts new data in place. On an error nothing has changed.
     pub(crate) fn store(&self, listener: &Listener, patience: Duration) -> Result<(), CertificateError> {
         match (self, &listener.duty) {
+            (Self::Datagrams(entry), Duty::Datagram { routes, authorization, .. }) => {
+                store_flows(entry, routes, authorization);
+                Ok(())
+            }
+            (Self::Datagrams(_), _) => Ok(()),
+            (Self::Connections(duty), _) => duty.store(listener, patience),
+        }
+    }
+
+    /// Lets connections that are under a drain of this listener's data end.
+    pub(crate) fn drain(&self) {
+        if let Self::Connections(LiveDuty::Inbound { plaintext, .. }) = self {
+            plaintext.load().signal();
+        }
+    }
+}
+
+impl LiveDuty {
+    fn fits(&self, new: &Duty) -> bool {
+        match (self, new) {
+            (Self::Edge { tls, entry }, Duty::Edge { certificates, routes, .. }) => {
+                tls.is_some() != certificates.is_empty() && entry.port == port_of(routes)
+            }
+            (Self::Inbound { entry, .. }, Duty::Inbound { port, .. }) => entry.port == *port,
+            (Self::Outbound { .. }, Duty::Outbound { .. }) => true,
+            (Self::Stream { tls, entry }, Duty::Stream { tls: new, port, .. }) => {
+                entry.port == *port && tls.fits(new)
+            }
+            _ => false,
+        }
+    }
+
+    fn store(&self, listener: &Listener, patience: Duration) -> Result<(), CertificateError> {
+        match (self, &listener.duty) {
             (Self::Edge { tls, entry }, Duty::Edge { certificates, routes, authorization }) => {
                 if let Some(tls) = tls {
-                    tls.store(server_config(certificates)?);
+                    tls.store(edge_certificates(certificates)?.server_config()?);
                 }
                 entry.authorization.store(authorization.clone());
                 entry.routes.store(Routes::new(routes.clone()));
@@ -108,25 +178,30 @@ impl LiveDuty {
             (Self::Outbound { routes: live }, Duty::Outbound { routes }) => {
                 live.store(Routes::new(routes.clone()));
             }
+            (Self::Stream { tls, entry }, Duty::Stream { tls: new, routes, authorization, .. }) => {
+                if let (LiveTls::Terminate(config), StreamTls::Terminate(certificates)) = (tls, new) {
+                    config.store(edge_certificates(certificates)?.opaque_config()?);
+                }
+                store_flows(entry, routes, authorization);
+            }
             _ => {}
         }
         Ok(())
     }
 
-    /// Lets connections that are under a drain of this listener's data end.
-    pub(crate) fn drain(&self) {
-        if let Self::Inbound { plaintext, .. } = self {
-            plaintext.load().signal();
-        }
-    }
-
-    /// The accept stack of one worker.
-    pub(crate) fn service(&self, shared: &Shared, parts: Parts) -> ConnectionService {
+    /// The accept stack of one worker, for the listener of this name.
+    pub(crate) fn service(
+        &self,
+        shared: &Shared,
+        parts: &WorkerParts,
+        place: (usize, &Arc<str>),
+    ) -> ConnectionService {
         match self.clone() {
+            Self::Stream { tls, entry } => tls.service(shared, layer4(parts.flows_of(place), entry)),
             Self::Edge { tls, entry } => {
                 let serve = match shared.program {
-                    Program::Ingress => shared.serve(ingress(parts, entry)),
-                    Program::Gateway | Program::Sidecar => shared.serve(gateway(parts, entry)),
+                    Program::Ingress => shared.serve(ingress(parts.of(place), entry)),
+                    Program::Gateway | Program::Sidecar => shared.serve(gateway(parts.of(place), entry)),
                 };
                 match tls {
                     Some(tls) => ConnectionService::new(
@@ -138,7 +213,7 @@ impl LiveDuty {
                 }
             }
             Self::Inbound { mode, plaintext, entry } => {
-                let stack = HttpService::new(sidecar_inbound(parts, entry));
+                let stack = HttpService::new(sidecar_inbound(parts.of(place), entry));
                 let serve = ByTransport {
                     plaintext: Serve::new(stack.clone(), shared.limits, plaintext),
                     mtls: Serve::new(stack, shared.limits, shared.drain.clone()),
@@ -151,10 +226,63 @@ impl LiveDuty {
                 ConnectionService::new(ServiceBuilder::new().layer(accept).service(serve))
             }
             Self::Outbound { routes } => {
-                ConnectionService::new(shared.serve(sidecar_outbound(parts, routes)))
+                ConnectionService::new(shared.serve(sidecar_outbound(parts.of(place), routes)))
             }
         }
     }
+}
+
+/// The stack of one worker for the datagrams of the listener of this name.
+pub(crate) fn datagram_service(
+    entry: &FlowEntry,
+    shared: &Shared,
+    parts: &WorkerParts,
+    place: (usize, &Arc<str>),
+) -> DatagramService {
+    let stack = datagrams(parts.flows_of(place).recorder, entry.clone());
+    DatagramService::new(UntilDrainedLayer::new(shared.drain.clone()).layer(stack))
+}
+
+impl LiveTls {
+    fn fits(&self, new: &StreamTls) -> bool {
+        matches!(
+            (self, new),
+            (Self::Opaque, StreamTls::Opaque)
+                | (Self::Passthrough, StreamTls::Passthrough)
+                | (Self::Terminate(_), StreamTls::Terminate(_))
+        )
+    }
+
+    /// The accept stack around a stack of layer 4.
+    fn service(&self, shared: &Shared, stack: impl AcceptStack) -> ConnectionService {
+        let (limit, drain) = (shared.limits.handshake_timeout, shared.drain.clone());
+        let stack = UntilDrainedLayer::new(drain.clone()).layer(stack);
+        match self {
+            Self::Opaque => ConnectionService::new(stack),
+            Self::Passthrough => ConnectionService::new(ServerNameLayer::new(limit, drain).layer(stack)),
+            Self::Terminate(config) => {
+                let layer = TerminateLayer::new(config.clone(), limit).with_drain(drain);
+                ConnectionService::new(layer.layer(stack))
+            }
+        }
+    }
+}
+
+fn flow_entry(
+    port: u16,
+    routes: &[routing::FlowListener],
+    authorization: &AuthorizationPolicies,
+) -> FlowEntry {
+    FlowEntry {
+        routes: Live::new(FlowRoutes::new(routes.to_vec())),
+        authorization: Live::new(authorization.clone()),
+        port,
+    }
+}
+
+fn store_flows(entry: &FlowEntry, routes: &[routing::FlowListener], authorization: &AuthorizationPolicies) {
+    entry.authorization.store(authorization.clone());
+    entry.routes.store(FlowRoutes::new(routes.to_vec()));
 }
 
 /// Puts a mode in force. Under STRICT, requests on plaintext connections of before are answered, and no new ones taken:
@@ -208,7 +336,7 @@ fn port_of(routes: &[routing::Listener]) -> u16 {
     routes.first().map_or(0, |listener| listener.port)
 }
 
-fn server_config(certificates: &[EdgeCertificate]) -> Result<Arc<ServerConfig>, CertificateError> {
+fn edge_certificates(certificates: &[EdgeCertificate]) -> Result<EdgeCertificates, CertificateError> {
     let mut builder = EdgeCertificates::new();
     for certificate in certificates {
         builder.add(
@@ -217,7 +345,7 @@ fn server_config(certificates: &[EdgeCertificate]) -> Result<Arc<ServerConfig>, 
             certificate.key.clone_key(),
         )?;
     }
-    builder.server_config()
+    Ok(builder)
 }
 
 /// The one route of an inbound listener: everything goes to the application.

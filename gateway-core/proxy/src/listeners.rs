@@ -5,23 +5,49 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use towpath_config::{Listener, Snapshot};
-use towpath_server::{Bound, Drain, Listening, Workers, bind};
+use towpath_server::{
+    BindError, Bound, BoundDatagrams, Drain, Listening, Workers, bind, bind_datagrams,
+};
+
+use towpath_stacks::FlowEntry;
 
 use crate::Failure;
-use crate::listener::{LiveDuty, Shared};
+use crate::listener::{LiveDuty, LiveSocket, Shared, datagram_service};
 use crate::worker::WorkerParts;
 
-/// The listeners at work, by address.
+/// A socket: whether it is of UDP, and its address.
+type Place = (bool, SocketAddr);
+
+fn place(listener: &Listener) -> Place {
+    (listener.is_datagram(), listener.address)
+}
+
+/// A listener whose sockets are open and not yet served.
+enum Opening {
+    Connections(Bound, LiveDuty),
+    Datagrams(BoundDatagrams, FlowEntry),
+}
+
+impl Opening {
+    fn bind(address: SocketAddr, workers: usize, live: LiveSocket) -> Result<Self, BindError> {
+        Ok(match live {
+            LiveSocket::Connections(duty) => Self::Connections(bind(address, workers)?, duty),
+            LiveSocket::Datagrams(entry) => Self::Datagrams(bind_datagrams(address, workers)?, entry),
+        })
+    }
+}
+
+/// The listeners at work, by socket.
 pub(crate) struct Listeners {
     workers: Workers,
     parts: Arc<WorkerParts>,
     shared: Shared,
-    running: HashMap<SocketAddr, Running>,
+    running: HashMap<Place, Running>,
 }
 
 struct Running {
     listening: Listening,
-    live: LiveDuty,
+    live: LiveSocket,
     // Its connections end with it: what they would be served by is no longer kept current.
     drain: Drain,
     name: Arc<str>,
@@ -59,11 +85,11 @@ impl Listeners {
         let mut fresh = Vec::new();
         for listener in &snapshot.listeners {
             let told = |error| told(listener, &error);
-            match self.running.get(&listener.address).filter(|running| running.fits(listener)) {
+            match self.running.get(&place(listener)).filter(|running| running.fits(listener)) {
                 Some(running) => {
                     failures.extend(running.live.store(listener, self.shared.patience).err().map(told));
                 }
-                None => match LiveDuty::new(listener, self.shared.patience) {
+                None => match LiveSocket::new(listener, self.shared.patience) {
                     Ok(live) => fresh.push((listener, live)),
                     Err(error) => failures.push(told(error)),
                 },
@@ -75,17 +101,17 @@ impl Listeners {
     }
 
     /// Every socket is open before the first of them serves.
-    fn open_all(&mut self, fresh: Vec<(&Listener, LiveDuty)>) -> Vec<String> {
+    fn open_all(&mut self, fresh: Vec<(&Listener, LiveSocket)>) -> Vec<String> {
         let mut failures = Vec::new();
         let mut opened = Vec::new();
         for (listener, live) in fresh {
-            match bind(listener.address, self.workers.count()) {
-                Ok(bound) => opened.push((listener, bound, live)),
+            match Opening::bind(listener.address, self.workers.count(), live.clone()) {
+                Ok(opening) => opened.push((listener, opening, live)),
                 Err(error) => failures.push(told(listener, &error)),
             }
         }
-        for (listener, bound, live) in opened {
-            failures.extend(self.open(listener, bound, live).err().map(|error| told(listener, &*error)));
+        for (listener, opening, live) in opened {
+            failures.extend(self.open(listener, opening, live).err().map(|error| told(listener, &*error)));
         }
         failures
     }
@@ -105,32 +131,39 @@ impl Listeners {
     }
 
     /// Closes what the snapshot no longer has, and what stands in the way of `fresh`.
-    async fn close_what_is_gone(&mut self, snapshot: &Snapshot, fresh: &[(&Listener, LiveDuty)]) {
-        let stays = |address: &SocketAddr| {
-            snapshot.listeners.iter().any(|listener| listener.address == *address)
-                && fresh.iter().all(|(listener, _)| listener.address != *address)
+    async fn close_what_is_gone(&mut self, snapshot: &Snapshot, fresh: &[(&Listener, LiveSocket)]) {
+        let stays = |at: &Place| {
+            snapshot.listeners.iter().any(|listener| place(listener) == *at)
+                && fresh.iter().all(|(listener, _)| place(listener) != *at)
         };
-        let gone: Vec<_> = self.running.keys().copied().filter(|address| !stays(address)).collect();
-        for address in gone {
-            if let Some(running) = self.running.remove(&address) {
+        let gone: Vec<_> = self.running.keys().copied().filter(|at| !stays(at)).collect();
+        for at in gone {
+            if let Some(running) = self.running.remove(&at) {
                 running.close();
                 running.listening.closed().await;
-                tracing::info!("closed {} at {address}", running.name);
+                tracing::info!("closed {} at {}", running.name, at.1);
             }
         }
     }
 
-    fn open(&mut self, listener: &Listener, bound: Bound, live: LiveDuty) -> Result<(), Failure> {
+    fn open(&mut self, listener: &Listener, opening: Opening, live: LiveSocket) -> Result<(), Failure> {
         let drain = Drain::new(self.shared.patience);
         let shared = Shared { drain: drain.clone(), ..self.shared.clone() };
-        let (parts, duty) = (Arc::clone(&self.parts), live.clone());
-        let name = Arc::clone(&listener.name);
-        let of = Arc::clone(&name);
-        let factory = move |worker: usize| duty.service(&shared, parts.of(worker, &of));
-        let local = bound.local_addr();
-        let listening = self.workers.open(bound, factory, &self.shared.limits, &self.shared.drain)?;
-        tracing::info!("{name} listens on {local}");
-        self.running.insert(listener.address, Running { listening, live, drain, name });
+        let (parts, name) = (Arc::clone(&self.parts), Arc::clone(&listener.name));
+        let (limits, process) = (&self.shared.limits, &self.shared.drain);
+        let listening = match opening {
+            Opening::Connections(bound, duty) => {
+                let stack = move |worker: usize| duty.service(&shared, &parts, (worker, &name));
+                self.workers.open(bound, stack, limits, process)?
+            }
+            Opening::Datagrams(bound, entry) => {
+                let stack = move |worker: usize| datagram_service(&entry, &shared, &parts, (worker, &name));
+                self.workers.open_datagrams(bound, stack, limits, process)?
+            }
+        };
+        let (name, local) = (Arc::clone(&listener.name), listening.local_addr());
+        tracing::info!("{name} listens on {local}{}", if listener.is_datagram() { " for UDP" } else { "" });
+        self.running.insert(place(listener), Running { listening, live, drain, name });
         Ok(())
     }
 }

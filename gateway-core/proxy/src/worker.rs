@@ -7,7 +7,7 @@ use towpath_gateway_core::HttpService;
 use towpath_mesh_mtls::Identity;
 use towpath_observability::{AccessLog, Metrics, ProcessFacts, Recorder};
 use towpath_rate_limit::Store;
-use towpath_stacks::{Parts, Reach, upstream};
+use towpath_stacks::{FlowParts, Parts, Reach, Streams, streams, upstream};
 
 use crate::Program;
 
@@ -33,6 +33,7 @@ pub(crate) struct WorkerParts {
 struct Own {
     recorder: Recorder,
     upstream: HttpService,
+    streams: Streams,
 }
 
 impl WorkerParts {
@@ -43,14 +44,23 @@ impl WorkerParts {
     }
 
     /// The parts of worker `number` for the listener of this name.
-    pub(crate) fn of(&self, number: usize, listener: &Arc<str>) -> Parts {
-        let Own { recorder, upstream } =
-            self.workers.get(number).cloned().unwrap_or_else(|| self.supply.own());
+    pub(crate) fn of(&self, (number, listener): (usize, &Arc<str>)) -> Parts {
+        let Own { recorder, upstream, .. } = self.own(number);
         Parts {
             recorder: recorder.listener(Arc::clone(listener)),
             limits: Arc::clone(&self.limits),
             upstream,
         }
+    }
+
+    /// The same for layer 4.
+    pub(crate) fn flows_of(&self, (number, listener): (usize, &Arc<str>)) -> FlowParts {
+        let Own { recorder, streams, .. } = self.own(number);
+        FlowParts { recorder: recorder.listener(Arc::clone(listener)), streams }
+    }
+
+    fn own(&self, number: usize) -> Own {
+        self.workers.get(number).cloned().unwrap_or_else(|| self.supply.own())
     }
 }
 
@@ -59,7 +69,8 @@ impl Supply {
         let reach = Reach { identity: self.identity.clone(), connect_timeout: connect_timeout(self.program) };
         Own {
             recorder: Recorder::new(self.facts.clone(), self.metrics.shard(), self.log.clone()),
-            upstream: HttpService::new(upstream(reach)),
+            upstream: HttpService::new(upstream(reach.clone())),
+            streams: streams(reach),
         }
     }
 }

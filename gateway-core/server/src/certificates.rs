@@ -67,16 +67,25 @@ impl EdgeCertificates {
         Ok(())
     }
 
-    /// The configuration for [`TerminateLayer`](crate::TerminateLayer). Fails only if the system gives no random
-    /// numbers for ticket keys.
+    /// The configuration for [`TerminateLayer`](crate::TerminateLayer) in front of HTTP. Fails only if the system gives no
+    /// random numbers for ticket keys.
     pub fn server_config(self) -> Result<Arc<ServerConfig>, CertificateError> {
+        self.config(vec![b"h2".to_vec(), b"http/1.1".to_vec()])
+    }
+
+    /// The same in front of whatever else there is: ALPN is not answered, so clients may speak any protocol.
+    pub fn opaque_config(self) -> Result<Arc<ServerConfig>, CertificateError> {
+        self.config(Vec::new())
+    }
+
+    fn config(self, protocols: Vec<Vec<u8>>) -> Result<Arc<ServerConfig>, CertificateError> {
         let fails = |error| CertificateError { hostname: "*".to_owned(), cause: Cause::Unusable(error) };
         let mut config = ServerConfig::builder_with_provider(self.provider)
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(fails)?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(self.names));
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = protocols;
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(fails)?;
         Ok(Arc::new(config))
     }

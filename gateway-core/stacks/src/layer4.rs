@@ -33,12 +33,23 @@ pub struct FlowParts {
 /// What carries connections: the boxed end of a stack of layer 4.
 pub type Streams = BoxCloneSyncService<Flow<BoxIo>, (), Fault>;
 
-/// The stack of a listener for connections, inside whatever ends or reads TLS.
-pub fn layer4(
-    parts: FlowParts,
-    entry: FlowEntry,
-) -> impl Service<Accepted, Response = (), Error = Infallible, Future: Send + 'static> + Clone + Send + Sync + 'static
+/// What a listener hands its connections to.
+pub trait AcceptStack:
+    Service<Accepted, Response = (), Error = Infallible, Future: Send + 'static> + Clone + Send + Sync + 'static
 {
+}
+
+impl<S> AcceptStack for S where
+    S: Service<Accepted, Response = (), Error = Infallible, Future: Send + 'static>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// The stack of a listener for connections, inside whatever ends or reads TLS.
+pub fn layer4(parts: FlowParts, entry: FlowEntry) -> impl AcceptStack {
     ServiceBuilder::new()
         .layer(FlowRecordLayer::new(parts.recorder))
         .layer(ConnectionAuthorizeLayer::tcp(entry.authorization).port(entry.port))

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 pub use gateway::gateway;
 pub use ingress::ingress;
-pub use layer4::{FlowEntry, FlowParts, Streams, datagrams, layer4};
+pub use layer4::{AcceptStack, FlowEntry, FlowParts, Streams, datagrams, layer4};
 pub use sidecar::{sidecar_inbound, sidecar_outbound};
 use tower_service::Service;
 use towpath_auth::AuthorizationPolicies;

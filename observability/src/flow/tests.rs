@@ -8,6 +8,17 @@ use towpath_gateway_core::{Backend, Connection, Policies, RouteName};
 use super::*;
 use crate::{AccessLog, Metrics, ProcessFacts};
 
+struct Silent;
+impl Datagrams for Silent {
+    fn poll_recv(&mut self, _: &mut Task<'_>) -> Poll<Option<Bytes>> {
+        Poll::Pending
+    }
+
+    fn send(&self, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -111,16 +122,6 @@ async fn a_fault_ends_here_and_shows_its_policy() {
 async fn a_flow_that_is_cut_off_has_a_record_too() {
     let book = Book::new();
     let inner = service_fn(|_: Flow<BoxDatagrams>| std::future::pending::<Result<(), Fault>>());
-    struct Silent;
-    impl Datagrams for Silent {
-        fn poll_recv(&mut self, _: &mut Task<'_>) -> Poll<Option<Bytes>> {
-            Poll::Pending
-        }
-
-        fn send(&self, _: &[u8]) -> io::Result<()> {
-            Ok(())
-        }
-    }
     let context = Context::on(Arc::new(connection(None)));
     drop(book.layer().layer(inner).oneshot(Flow { context, io: Box::new(Silent) as BoxDatagrams }));
     let mut service = book.layer().layer(inner);

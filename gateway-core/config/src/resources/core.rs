@@ -52,6 +52,8 @@ pub(crate) struct ServiceSpec {
 pub(crate) struct ServicePort {
     pub(crate) name: Option<String>,
     pub(crate) port: u16,
+    /// `TCP` if it is left out.
+    pub(crate) protocol: Option<String>,
     pub(crate) target_port: Option<PortRef>,
     pub(crate) app_protocol: Option<String>,
 }

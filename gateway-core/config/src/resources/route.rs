@@ -20,6 +20,73 @@ pub(crate) struct RouteSpec<M> {
     pub(crate) _use_default_gateways: Option<IgnoredAny>,
 }
 
+/// `TLSRoute`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct TlsRouteSpec {
+    #[serde(default)]
+    pub(crate) parent_refs: Vec<ParentRef>,
+    #[serde(default)]
+    pub(crate) hostnames: Vec<Spanned<Host>>,
+    pub(crate) rules: Vec<FlowRuleSpec>,
+    #[serde(rename = "useDefaultGateways")]
+    pub(crate) _use_default_gateways: Option<IgnoredAny>,
+}
+
+/// `TCPRoute` and `UDPRoute`, which have nothing to match by.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct PortRouteSpec {
+    #[serde(default)]
+    pub(crate) parent_refs: Vec<ParentRef>,
+    pub(crate) rules: Vec<FlowRuleSpec>,
+    #[serde(rename = "useDefaultGateways")]
+    pub(crate) _use_default_gateways: Option<IgnoredAny>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct FlowRuleSpec {
+    pub(crate) name: Option<String>,
+    #[serde(default)]
+    pub(crate) backend_refs: Vec<BackendRef>,
+}
+
+/// What the routes of layer 4 have in common.
+pub(crate) trait FlowSpec {
+    fn parent_refs(&self) -> &[ParentRef];
+    fn hostnames(&self) -> &[Spanned<Host>];
+    fn rules(&self) -> &[FlowRuleSpec];
+}
+
+impl FlowSpec for TlsRouteSpec {
+    fn parent_refs(&self) -> &[ParentRef] {
+        &self.parent_refs
+    }
+
+    fn hostnames(&self) -> &[Spanned<Host>] {
+        &self.hostnames
+    }
+
+    fn rules(&self) -> &[FlowRuleSpec] {
+        &self.rules
+    }
+}
+
+impl FlowSpec for PortRouteSpec {
+    fn parent_refs(&self) -> &[ParentRef] {
+        &self.parent_refs
+    }
+
+    fn hostnames(&self) -> &[Spanned<Host>] {
+        &[]
+    }
+
+    fn rules(&self) -> &[FlowRuleSpec] {
+        &self.rules
+    }
+}
+
 pub(crate) type HttpRouteSpec = RouteSpec<HttpMatch>;
 pub(crate) type GrpcRouteSpec = RouteSpec<GrpcMatch>;
 
