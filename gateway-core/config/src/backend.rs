@@ -258,7 +258,10 @@ pub(crate) fn find_port<'a>(
     };
     match service.spec.spec.ports.iter().find(meant) {
         Some(port) => Ok((service, port)),
-        None => unresolved("BackendNotFound", format!("Service {name} has no port {port} of {transport}")),
+        None => {
+            let of = if transport == "UDP" { " of UDP" } else { "" };
+            unresolved("BackendNotFound", format!("Service {name} has no port {port}{of}"))
+        }
     }
 }
 

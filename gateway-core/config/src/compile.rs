@@ -18,8 +18,8 @@ use crate::peer::Peers;
 use crate::snapshot::Kept;
 use crate::topology::{Plan, plan};
 use crate::{
-    Listener, MeshSettings, ObjectName, PlaintextHop, PortMap, Problem, Role, Scenario, Snapshot,
-    Source, authorization, edge, policy, sidecar, status,
+    Listener, MeshSettings, ObjectName, PlaintextHop, PortMap, Problem, Role, Scenario, Snapshot, Source,
+    authorization, edge, policy, sidecar, status,
 };
 
 /// For whom a directory is compiled.

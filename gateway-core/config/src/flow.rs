@@ -75,11 +75,7 @@ fn put(gateway: &mut GatewayState<'_>, places: Vec<(usize, Vec<Hostname>)>, comp
 }
 
 /// The route without host names, and whether all its references lead somewhere.
-fn compile<S: FlowSpec>(
-    work: &mut Work<'_>,
-    route: &Stored<S>,
-    carries: Carries,
-) -> (FlowRoute, Verdict) {
+fn compile<S: FlowSpec>(work: &mut Work<'_>, route: &Stored<S>, carries: Carries) -> (FlowRoute, Verdict) {
     let (mut resolved, mut rules) = (Ok(()), route.spec.rules().iter());
     let rule = rules.next();
     if rules.next().is_some() {
@@ -130,8 +126,9 @@ pub(crate) fn open(work: &mut Work<'_>, gateways: &[GatewayState<'_>], taken: &B
             let port = listener.spec.port.value;
             for address in socket_addresses(work, gateway, port) {
                 let place = (kind == FlowKind::Udp, address);
-                let socket =
-                    sockets.entry(place).or_insert_with(|| Socket::new(gateway, listener.spec.port.value, kind));
+                let socket = sockets
+                    .entry(place)
+                    .or_insert_with(|| Socket::new(gateway, listener.spec.port.value, kind));
                 let free = kind == FlowKind::Udp || !taken.contains(&address);
                 if free && socket.kind == kind {
                     socket.add(table.clone(), &listener.certificates);
@@ -199,7 +196,11 @@ impl Socket {
         let Self { name, port, kind, certificates, routes } = self;
         let tls = match kind {
             FlowKind::Udp => {
-                return Listener { name: name.into(), address, duty: Duty::Datagram { port, routes, authorization } };
+                return Listener {
+                    name: name.into(),
+                    address,
+                    duty: Duty::Datagram { port, routes, authorization },
+                };
             }
             FlowKind::Tcp => StreamTls::Opaque,
             FlowKind::Passthrough => StreamTls::Passthrough,

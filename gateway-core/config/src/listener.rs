@@ -296,8 +296,15 @@ impl ListenerState<'_> {
         let conflicted = self.is_conflicted();
         let (reason, message) =
             conflicted.map_or(("NoConflicts", ""), |refusal| (refusal.reason, &refusal.message));
-        let kinds: Vec<_> =
-            self.kinds.iter().map(|kind| json!({"group": GATEWAY_GROUP, "kind": kind})).collect();
+        // TLS modes are not mixed on a port: in a listener that would mix them no kind is supported.
+        let mixed = conflicted.is_some_and(|refusal| refusal.reason == "ProtocolConflict")
+            && matches!(self.flow, Some(FlowKind::Terminate | FlowKind::Passthrough));
+        let kinds: Vec<_> = self
+            .kinds
+            .iter()
+            .filter(|_| !mixed)
+            .map(|kind| json!({"group": GATEWAY_GROUP, "kind": kind}))
+            .collect();
         json!({
             "name": self.spec.name.value,
             "supportedKinds": kinds,

@@ -32,9 +32,6 @@ struct FileObjects {
 
 /// Kinds that are known and not compiled.
 const NOT_SERVED: &[(&str, &str)] = &[
-    ("gateway.networking.k8s.io", "TLSRoute"),
-    ("gateway.networking.k8s.io", "TCPRoute"),
-    ("gateway.networking.k8s.io", "UDPRoute"),
     ("gateway.networking.k8s.io", "BackendTLSPolicy"),
     ("security.istio.io", "RequestAuthentication"),
     ("networking.istio.io", "ServiceEntry"),

@@ -210,12 +210,7 @@ fn is_bare(gateway: &GatewayState<'_>, set: usize) -> bool {
 }
 
 /// Whether a listener, whose owner is in the namespace `home`, takes a route.
-fn allows<S>(
-    work: &Work<'_>,
-    home: &str,
-    listener: &ListenerState<'_>,
-    route: &Stored<S>,
-) -> bool {
+fn allows<S>(work: &Work<'_>, home: &str, listener: &ListenerState<'_>, route: &Stored<S>) -> bool {
     let namespaces = listener.spec.allowed_routes.as_ref().and_then(|allowed| allowed.namespaces.as_ref());
     let namespace = &route.name.namespace;
     let labels = namespace_labels(work, namespace);

@@ -161,8 +161,8 @@ fn weighted<M>(
     let service = service_name(reference, &route.name.namespace);
     let granted = is_parent(work, route, &service);
     let from = (route.kind, &*route.name.namespace);
-    let mut backend = resolve(work, from, reference, &service, (granted, Carries::Http))
-        .unwrap_or_else(|refusal| {
+    let mut backend =
+        resolve(work, from, reference, &service, (granted, Carries::Http)).unwrap_or_else(|refusal| {
             work.problems.push(route.error(reference.name.referenced, refusal.message.clone()));
             refuse(resolved, &refusal);
             unresolved(&service, reference)
@@ -249,8 +249,8 @@ impl Work<'_> {
 
     /// The one backend at a port of the ingress.
     pub(crate) fn at_ingress(&mut self, port: u16, carries: Carries) -> Vec<WeightedBackend> {
-        let backend =
-            self.backends.service(self.ingress, port, carries, &mut self.problems).unwrap_or_else(|refusal| {
+        let backend = self.backends.service(self.ingress, port, carries, &mut self.problems).unwrap_or_else(
+            |refusal| {
                 let problem = Problem::error(format!("the ingress is not to be found: {}", refusal.message))
                     .suggest(
                         "name its Service in the Mesh resource, as `ingress: {service: NAMESPACE/NAME}`",
@@ -259,7 +259,8 @@ impl Work<'_> {
                     self.problems.push(problem);
                 }
                 Arc::new(Backend::unresolved(backend_name(self.ingress, port)))
-            });
+            },
+        );
         vec![WeightedBackend::new(backend, 1)]
     }
 }

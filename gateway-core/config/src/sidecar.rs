@@ -114,8 +114,8 @@ fn framing(work: &Work<'_>, facts: &Facts, port: u16) -> Protocol {
 /// straight to it (GEP-1294).
 fn service_routes(work: &mut Work<'_>, service: &ObjectName, port: u16) -> Result<routing::Listener, String> {
     let objects = work.objects;
-    let (object, service_port) =
-        crate::backend::find_port(objects, service, port, Carries::Http).map_err(|refusal| refusal.message)?;
+    let (object, service_port) = crate::backend::find_port(objects, service, port, Carries::Http)
+        .map_err(|refusal| refusal.message)?;
     let caller = work.options.workload.as_ref().map(|workload| Arc::clone(&workload.namespace));
     let section = service_port.name.as_deref();
     let (mut consumer, mut producer) = (Vec::new(), Vec::new());
@@ -172,8 +172,10 @@ fn file<M: Match>(
 }
 
 fn straight(work: &mut Work<'_>, service: &ObjectName, port: u16) -> Result<Route, String> {
-    let backend =
-        work.backends.service(service, port, Carries::Http, &mut work.problems).map_err(|refusal| refusal.message)?;
+    let backend = work
+        .backends
+        .service(service, port, Carries::Http, &mut work.problems)
+        .map_err(|refusal| refusal.message)?;
     let name = service.to_string();
     let backend = WeightedBackend::new(backend, 1);
     let rule = Rule {

@@ -167,7 +167,8 @@ impl Duty {
     pub(crate) fn backends(&self) -> Vec<&Arc<Backend>> {
         match self {
             Self::Edge { routes, .. } | Self::Outbound { routes } => {
-                let rules = routes.iter().flat_map(|listener| &listener.routes).flat_map(|route| &route.rules);
+                let rules =
+                    routes.iter().flat_map(|listener| &listener.routes).flat_map(|route| &route.rules);
                 let mut backends = Vec::new();
                 for rule in rules {
                     backends.extend(rule.backends.iter().map(|weighted| &weighted.backend));

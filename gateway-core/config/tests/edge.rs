@@ -19,7 +19,7 @@ const PAGES: &str = "[{backendRefs: [{name: pages, port: 9080}]}]";
 fn rules(snapshot: &Snapshot) -> Vec<Rule> {
     let tables = snapshot.listeners.iter().flat_map(|listener| match &listener.duty {
         Duty::Edge { routes, .. } | Duty::Outbound { routes } => routes.clone(),
-        Duty::Inbound { .. } => Vec::new(),
+        Duty::Inbound { .. } | Duty::Stream { .. } | Duty::Datagram { .. } => Vec::new(),
     });
     tables.flat_map(|table| table.routes).flat_map(|route| route.rules).collect()
 }
@@ -88,7 +88,7 @@ fn routes_attach_by_section_port_namespace_kind_and_host() {
 fn listeners_are_judged_one_by_one() {
     let world = listeners(
         "    - {name: good, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}
-    - {name: udp, port: 81, protocol: UDP}
+    - {name: own, port: 81, protocol: example.com/own}
     - {name: same1, port: 82, protocol: HTTP, hostname: a.example}
     - {name: same2, port: 82, protocol: HTTP, hostname: a.example}
     - {name: tls, port: 83, protocol: HTTPS, tls: {certificateRefs: [{name: none}]}}
@@ -119,7 +119,7 @@ fn listeners_are_judged_one_by_one() {
         seen,
         [
             "good True/Accepted True/Programmed True/ResolvedRefs False/NoConflicts",
-            "udp False/UnsupportedProtocol False/Invalid True/ResolvedRefs False/NoConflicts",
+            "own False/UnsupportedProtocol False/Invalid True/ResolvedRefs False/NoConflicts",
             "same1 False/HostnameConflict False/HostnameConflict True/ResolvedRefs True/HostnameConflict",
             "same2 False/HostnameConflict False/HostnameConflict True/ResolvedRefs True/HostnameConflict",
             "tls True/Accepted False/Invalid False/InvalidCertificateRef False/NoConflicts",

@@ -5,9 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use towpath_config::{Listener, Snapshot};
-use towpath_server::{
-    BindError, Bound, BoundDatagrams, Drain, Listening, Workers, bind, bind_datagrams,
-};
+use towpath_server::{BindError, Bound, BoundDatagrams, Drain, Listening, Workers, bind, bind_datagrams};
 
 use towpath_stacks::FlowEntry;
 

@@ -39,7 +39,8 @@ pub fn streams(reach: Reach) -> Streams {
 /// Opens connections to endpoints, protected as each asks for.
 fn connector(
     reach: Reach,
-) -> impl Service<Destination, Response = Connected, Error = Fault, Future: Send> + Clone + Send + Sync + 'static {
+) -> impl Service<Destination, Response = Connected, Error = Fault, Future: Send> + Clone + Send + Sync + 'static
+{
     ServiceBuilder::new()
         .layer(OriginateLayer::new(reach.identity))
         .service(TcpConnector::new(reach.connect_timeout))
