@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::Extensions;
 
@@ -30,6 +30,7 @@ struct Slots {
     decision: OnceLock<Decision>,
     backend: OnceLock<Arc<Backend>>,
     deadline: OnceLock<Instant>,
+    held: OnceLock<Duration>,
     fault: OnceLock<Fault>,
     tries: Tries,
 }
@@ -119,6 +120,7 @@ impl Context {
             decision: OnceLock::new(),
             backend: OnceLock::new(),
             deadline: OnceLock::new(),
+            held: OnceLock::new(),
             fault: OnceLock::new(),
             tries: Tries::default(),
         }))
@@ -164,6 +166,11 @@ impl Context {
         deadline,
         /// Written by the deadline layer.
         set_deadline: Instant, "deadline";
+
+        /// How long the request was held back on purpose. Its time limit does not count it.
+        held,
+        /// Written by the layer that injects delays.
+        set_held: Duration, "held";
 
         /// Why the request ended early.
         fault,
