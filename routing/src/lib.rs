@@ -7,6 +7,8 @@
 //! | [`Routes`] | the table: an index of every rule, built once, asked per request |
 //! | [`RouteLayer`] | asks the table and writes the rule with its settings to the request's context |
 //! | [`CorsLayer`] | answers preflights, and says which pages may read answers and refusals |
+//! | [`InjectLayer`] | delays and aborts a share of the requests, to try out how callers take it |
+//! | [`RespondLayer`] | answers in place of a backend |
 //! | [`MirrorLayer`] | sends copies of requests to further backends |
 //! | [`FilterLayer`] | carries the rule's action out: redirect, rewrite, headers, choice of a backend |
 //!
@@ -15,7 +17,10 @@
 
 mod action;
 mod cors;
+mod direct;
+mod fault;
 mod filter;
+mod grpc;
 mod hostname;
 mod layer;
 mod normalize;
@@ -26,12 +31,17 @@ mod uri;
 
 pub use action::RuleAction;
 pub use cors::{Cors, Names, OriginPattern};
+pub use direct::DirectResponse;
+pub use fault::{Abort, AbortStatus, Delay, FaultInjection, Share};
 pub use filter::Draw;
+pub use grpc::GrpcStatus;
 pub use hostname::{Hostname, InvalidHostname};
 pub use layer::cors::{CorsFuture, CorsLayer, ShareWithOrigins};
 pub use layer::filter::{Filter, FilterFuture, FilterLayer};
+pub use layer::inject::{InjectFaults, InjectFuture, InjectLayer};
 pub use layer::mirror::{MirrorLayer, MirrorRequests, Spawn};
 pub use layer::normalize::{Normalize, NormalizeFuture, NormalizeLayer};
+pub use layer::respond::{RespondDirectly, RespondFuture, RespondLayer};
 pub use layer::route::{RouteFuture, RouteLayer, RouteTo};
 pub use normalize::{PathNormalization, RefusedPath};
 pub use route::{

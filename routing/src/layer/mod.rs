@@ -3,8 +3,10 @@
 pub(crate) mod cors;
 pub(crate) mod filter;
 mod host;
+pub(crate) mod inject;
 pub(crate) mod mirror;
 pub(crate) mod normalize;
+pub(crate) mod respond;
 pub(crate) mod route;
 
 #[cfg(test)]
