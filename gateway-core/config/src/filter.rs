@@ -23,7 +23,7 @@ const TYPES: [(&str, bool); 8] = [
     ("RequestMirror", true),
     ("CORS", true),
     ("ExternalAuth", false),
-    ("ExtensionRef", false),
+    ("ExtensionRef", true),
 ];
 
 /// Filters as they are carried out, and what cannot be.
@@ -47,8 +47,8 @@ pub(crate) fn compile(specs: &[FilterSpec], prefixed: bool, found: &mut Vec<Defe
             compiled.unsupported.push(unsupported(&spec.kind));
             continue;
         }
-        // Only a mirror may be there more than once (Gateway API, `HTTPRouteFilter`).
-        if seen.contains(&kind) && kind != "RequestMirror" {
+        // Only these may be there more than once (Gateway API, `HTTPRouteFilter`).
+        if seen.contains(&kind) && !matches!(kind, "RequestMirror" | "ExtensionRef") {
             found.push(Defect::new(spec.kind.referenced, format!("filter {kind} is there twice")));
         }
         seen.push(kind);
@@ -98,6 +98,9 @@ fn carry_out(spec: &FilterSpec, prefixed: bool, compiled: &mut Compiled, found: 
             Some(mirror) => check_share(mirror, at, found),
             None => found.push(missing("requestMirror")),
         },
+        // What it names is found with the backends, too.
+        "ExtensionRef" if spec.extension_ref.is_none() => found.push(missing("extensionRef")),
+        "ExtensionRef" => {}
         "CORS" => match &spec.cors {
             Some(spec) => compiled.cors = Some(cors(spec, found)),
             None => found.push(missing("cors")),

@@ -145,6 +145,23 @@ fn policies(rule: &Rule) -> Value {
     if let Some(cors) = rule.policies.get::<routing::Cors>() {
         set(&mut value, "cors", json!({"origins": cors.origins.len(), "credentials": cors.credentials}));
     }
+    if let Some(fault) = rule.policies.get::<routing::FaultInjection>() {
+        let delay = fault.delay.map(|delay| {
+            json!({"fixedDelay": format!("{:?}", delay.fixed), "perMillion": delay.share.per_million()})
+        });
+        let abort = fault.abort.map(|abort| {
+            let status = match abort.status {
+                routing::AbortStatus::Http(status) => json!({"httpStatus": status.as_u16()}),
+                routing::AbortStatus::Grpc(status) => json!({"grpcStatus": status.code()}),
+            };
+            json!({"status": status, "perMillion": abort.share.per_million()})
+        });
+        set(&mut value, "fault", json!({"delay": delay, "abort": abort}));
+    }
+    if let Some(direct) = rule.policies.get::<routing::DirectResponse>() {
+        let answer = json!({"status": direct.status.as_u16(), "bodyBytes": direct.body.len()});
+        set(&mut value, "directResponse", answer);
+    }
     if let Some(retry) = rule.policies.get::<Retry>() {
         set(&mut value, "retry", json!({"attempts": retry.attempts}));
     }

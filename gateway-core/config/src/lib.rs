@@ -26,6 +26,7 @@ mod document;
 mod edge;
 mod edge_services;
 mod endpoints;
+mod extension;
 mod filter;
 mod gateway;
 mod json;

@@ -9,6 +9,7 @@ use towpath_upstream::{Retry, Timeouts};
 
 use crate::backend::{backend_name, find_port};
 use crate::compile::Work;
+use crate::extension::Extension;
 use crate::filter;
 use crate::matches::Match;
 use crate::objects::Stored;
@@ -67,7 +68,7 @@ fn compile_rule<M: Match>(
     spec: &RuleSpec<M>,
     resolved: &mut Verdict,
 ) -> Option<CompiledRule> {
-    let (filters, cors) = filters(work, route, spec, resolved);
+    let (filters, cors, extension) = filters(work, route, spec, resolved);
     let backends = backends(work, route, spec, resolved);
     let redirects = filters.redirect.is_some();
     let (filters, backends) = match work.plan.rules {
@@ -86,7 +87,7 @@ fn compile_rule<M: Match>(
         matches,
         filters,
         backends,
-        policies: policies(work.plan.rules, spec, cors),
+        policies: policies(work.plan.rules, spec, cors, extension),
     };
     Some(CompiledRule { section: spec.name.clone(), rule })
 }
@@ -96,15 +97,44 @@ fn filters<M: Match>(
     route: &Stored<RouteSpec<M>>,
     spec: &RuleSpec<M>,
     resolved: &mut Verdict,
-) -> (Filters, Option<Cors>) {
-    let compiled = filter::compile(&spec.filters, spec.matches.iter().all(Match::is_prefix), &mut Vec::new());
+) -> (Filters, Option<Cors>, Extension) {
+    let mut compiled =
+        filter::compile(&spec.filters, spec.matches.iter().all(Match::is_prefix), &mut Vec::new());
     for defect in &compiled.unsupported {
         work.problems.push(defect.problem(&route.place).about(route.label()));
         refuse(resolved, &Refusal::new("InvalidKind", defect.message.clone()));
     }
+    let redirects = compiled.filters.redirect.is_some();
+    let extension = extension(work, route, spec, redirects, resolved);
+    compiled.filters.unresolved |= extension.is_none();
     let mirrors = spec.filters.iter().filter_map(|filter| filter.request_mirror.as_ref());
     let mirrors = mirrors.filter_map(|spec| mirror(work, route, spec, resolved)).collect();
-    (Filters { mirrors, ..compiled.filters }, compiled.cors)
+    (Filters { mirrors, ..compiled.filters }, compiled.cors, extension.unwrap_or_default())
+}
+
+/// What the rule's `extensionRef` filters lead to; `None` if one of them cannot be carried out.
+fn extension<M>(
+    work: &mut Work<'_>,
+    route: &Stored<RouteSpec<M>>,
+    spec: &RuleSpec<M>,
+    redirects: bool,
+    resolved: &mut Verdict,
+) -> Option<Extension> {
+    let (mut extension, mut whole) = (Extension::default(), true);
+    for reference in spec.filters.iter().filter_map(|filter| filter.extension_ref.as_ref()) {
+        let mut added = extension.add(work.objects, &route.name.namespace, reference);
+        if added.is_ok() && redirects && extension.direct.is_some() {
+            let message = "RequestRedirect and a `directResponse` exclude each other";
+            added = Err(Refusal::new("IncompatibleFilters", message));
+        }
+        if let Err(refusal) = added {
+            let message = format!("{}: requests that this rule takes end as 500", refusal.message);
+            work.problems.push(route.error(reference.name.referenced, message));
+            refuse(resolved, &refusal);
+            whole = false;
+        }
+    }
+    whole.then_some(extension)
 }
 
 /// A mirror; one that leads nowhere is reported and left out (Gateway API, `HTTPRequestMirrorFilter.backendRef`).
@@ -169,7 +199,9 @@ fn weighted<M>(
         work.problems.push(defect.problem(&route.place).about(route.label()));
     }
     let mirrors = reference.filters.iter().any(|filter| filter.request_mirror.is_some());
-    let of_rules = [(compiled.cors.is_some(), "CORS"), (mirrors, "RequestMirror")];
+    let extended = reference.filters.iter().any(|filter| filter.extension_ref.is_some());
+    let of_rules =
+        [(compiled.cors.is_some(), "CORS"), (mirrors, "RequestMirror"), (extended, "ExtensionRef")];
     for (_, kind) in of_rules.into_iter().filter(|(given, _)| *given) {
         let message =
             format!("filter {kind} is served for rules, not for a backend: its requests end as 500");
@@ -258,7 +290,7 @@ impl Work<'_> {
 }
 
 /// Deadlines hold at the outermost place, retries at the one next to the service.
-fn policies<M>(part: Rules, spec: &RuleSpec<M>, cors: Option<Cors>) -> Policies {
+fn policies<M>(part: Rules, spec: &RuleSpec<M>, cors: Option<Cors>, extension: Extension) -> Policies {
     let mut policies = Policies::builder();
     // Where clients come in, before anything asks for a credential.
     if let Some(cors) = cors.filter(|_| part != Rules::Behind) {
@@ -270,7 +302,8 @@ fn policies<M>(part: Rules, spec: &RuleSpec<M>, cors: Option<Cors>) -> Policies 
     if let Some(retry) = spec.retry.as_ref().filter(|_| part != Rules::Front) {
         policies = policies.with(self::retry(retry));
     }
-    policies.build()
+    let policies = policies.build();
+    if part == Rules::Front { policies } else { policies.merged(&extension.policies()) }
 }
 
 fn timeouts(spec: &TimeoutsSpec) -> Timeouts {

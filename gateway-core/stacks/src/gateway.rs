@@ -5,7 +5,9 @@ use towpath_auth::{ApiKeyLayer, AuthorizeLayer};
 use towpath_gateway_core::RescueLayer;
 use towpath_observability::RecordLayer;
 use towpath_rate_limit::RateLimitLayer;
-use towpath_routing::{CorsLayer, FilterLayer, MirrorLayer, NormalizeLayer, RouteLayer};
+use towpath_routing::{
+    CorsLayer, FilterLayer, InjectLayer, MirrorLayer, NormalizeLayer, RespondLayer, RouteLayer,
+};
 use towpath_trace::TraceLayer;
 
 use crate::{Entry, HttpStack, Parts, beside};
@@ -23,6 +25,8 @@ pub fn gateway(parts: Parts, entry: Entry) -> impl HttpStack {
         .layer(ApiKeyLayer::new())
         .layer(AuthorizeLayer::new(entry.authorization).port(entry.port))
         .layer(RateLimitLayer::new(parts.limits))
+        .layer(InjectLayer::new())
+        .layer(RespondLayer::new())
         .layer(FilterLayer::new())
         .layer(MirrorLayer::new(beside))
         .service(parts.upstream)

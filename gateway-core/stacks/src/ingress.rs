@@ -4,7 +4,7 @@ use tower::ServiceBuilder;
 use towpath_auth::AuthorizeLayer;
 use towpath_gateway_core::RescueLayer;
 use towpath_observability::RecordLayer;
-use towpath_routing::{FilterLayer, MirrorLayer, NormalizeLayer, RouteLayer};
+use towpath_routing::{FilterLayer, InjectLayer, MirrorLayer, NormalizeLayer, RespondLayer, RouteLayer};
 use towpath_trace::TraceLayer;
 
 use crate::{Entry, HttpStack, Parts, beside};
@@ -18,6 +18,8 @@ pub fn ingress(parts: Parts, entry: Entry) -> impl HttpStack {
         .layer(NormalizeLayer::edge())
         .layer(RouteLayer::new(entry.routes))
         .layer(AuthorizeLayer::new(entry.authorization).port(entry.port))
+        .layer(InjectLayer::new())
+        .layer(RespondLayer::new())
         .layer(FilterLayer::new())
         .layer(MirrorLayer::new(beside))
         .service(parts.upstream)

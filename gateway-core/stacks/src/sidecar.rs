@@ -4,7 +4,9 @@ use tower::ServiceBuilder;
 use towpath_auth::AuthorizeLayer;
 use towpath_gateway_core::{Live, RescueLayer};
 use towpath_observability::RecordLayer;
-use towpath_routing::{CorsLayer, FilterLayer, MirrorLayer, NormalizeLayer, RouteLayer, Routes};
+use towpath_routing::{
+    CorsLayer, FilterLayer, InjectLayer, MirrorLayer, NormalizeLayer, RespondLayer, RouteLayer, Routes,
+};
 use towpath_trace::TraceLayer;
 
 use crate::{Entry, HttpStack, Parts, beside};
@@ -31,6 +33,8 @@ pub fn sidecar_outbound(parts: Parts, routes: Live<Routes>) -> impl HttpStack {
         .layer(NormalizeLayer::mesh())
         .layer(RouteLayer::new(routes))
         .layer(CorsLayer::new())
+        .layer(InjectLayer::new())
+        .layer(RespondLayer::new())
         .layer(FilterLayer::new())
         .layer(MirrorLayer::new(beside))
         .service(parts.upstream)

@@ -5,6 +5,7 @@ use serde::de::IgnoredAny;
 use serde_saphyr::Spanned;
 
 use super::Text;
+use super::filter::ExtensionRef;
 use super::leaf::{FieldName, FieldValue, Host, PreciseHost, Span, Status, Verb};
 
 /// What HTTP and gRPC routes have in common; they differ in their matches.
@@ -131,8 +132,7 @@ pub(crate) struct FilterSpec {
     pub(crate) cors: Option<CorsSpec>,
     #[serde(rename = "externalAuth")]
     pub(crate) _external_auth: Option<IgnoredAny>,
-    #[serde(rename = "extensionRef")]
-    pub(crate) _extension_ref: Option<IgnoredAny>,
+    pub(crate) extension_ref: Option<ExtensionRef>,
 }
 
 #[derive(Debug, Deserialize)]
