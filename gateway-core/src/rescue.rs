@@ -13,12 +13,12 @@ use std::pin::Pin;
 use std::task::{Context as Task, Poll, ready};
 
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{Body, Context, Fault};
+use crate::{Body, Context, Fault, is_grpc};
 
 /// Applies [`Rescue`].
 ///
@@ -110,10 +110,6 @@ pub fn rescued(fault: Fault, grpc: bool, context: &Context) -> Response<Body> {
     // An inner rescue may have answered already; the first fault is the one that ended the request.
     let _ = context.set_fault(fault);
     response
-}
-
-fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// The response to a fault: RFC 9457 problem details, or gRPC's trailers-only form.

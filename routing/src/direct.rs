@@ -3,9 +3,7 @@
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
-use towpath_gateway_core::{Body, Policy};
-
-use crate::GrpcStatus;
+use towpath_gateway_core::{Body, GrpcStatus, Policy};
 
 /// A fixed answer (Istio, `HTTPDirectResponse`). gRPC requests get the gRPC status that is nearest, in the trailers-only
 /// form, with the body as `grpc-message`.

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use towpath_gateway_core::Policy;
+use towpath_gateway_core::{GrpcStatus, Policy};
 
-use crate::GrpcStatus;
 use crate::filter::Draw;
 
 /// Failures that a rule injects, to try out how callers take them (Istio, `HTTPFaultInjection`). Which requests are

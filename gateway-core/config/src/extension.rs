@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 use serde_saphyr::{Location, Spanned};
-use towpath_gateway_core::Policies;
-use towpath_routing::{Abort, AbortStatus, Delay, DirectResponse, FaultInjection, GrpcStatus, Share};
+use towpath_gateway_core::{GrpcStatus, Policies};
+use towpath_routing::{Abort, AbortStatus, Delay, DirectResponse, FaultInjection, Share};
 
 use crate::ObjectName;
 use crate::document::Defect;

@@ -16,9 +16,8 @@ use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
-use towpath_gateway_core::{Body, Context, Fault, Reason};
+use towpath_gateway_core::{Body, Context, Fault, Reason, is_grpc};
 
-use crate::grpc::is_grpc;
 use crate::{DirectResponse, RuleAction};
 
 /// Applies [`RespondDirectly`].

@@ -8,7 +8,7 @@ use http::{HeaderMap, StatusCode};
 /// A gRPC status code by its name in the gRPC specification.
 ///
 /// ```
-/// use towpath_routing::GrpcStatus;
+/// use towpath_gateway_core::GrpcStatus;
 ///
 /// let status: GrpcStatus = "UNAVAILABLE".parse()?;
 /// assert_eq!((status.code(), status.http().as_u16()), (14, 503));
@@ -80,8 +80,8 @@ impl FromStr for GrpcStatus {
     }
 }
 
-/// Whether a request is one of gRPC.
-pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+/// Whether a request with these headers is one of gRPC (`content-type: application/grpc…`).
+pub fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
