@@ -35,6 +35,10 @@ pub enum Reason {
     CredentialInvalid,
     /// A policy refuses the request.
     Denied,
+    /// An external authorization service refuses the request.
+    ExternalDenied,
+    /// An external authorization service could not be asked.
+    ExternalAuthFailed,
     /// The caller is over its limit (RFC 6585 section 4).
     RateLimited,
     /// A rule injects this failure, to try out how callers take it.
@@ -103,7 +107,7 @@ struct Facts(StatusCode, GrpcCode, &'static str, &'static str, Blame, Replay);
 
 impl Reason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::TargetTooLong,
@@ -115,6 +119,8 @@ impl Reason {
         Self::CredentialMissing,
         Self::CredentialInvalid,
         Self::Denied,
+        Self::ExternalDenied,
+        Self::ExternalAuthFailed,
         Self::RateLimited,
         Self::FaultInjected,
         Self::Unresolved,
@@ -149,6 +155,8 @@ impl Reason {
             Self::CredentialMissing => Facts(S::UNAUTHORIZED, G::Unauthenticated, "credential_missing", "UA", Downstream, Never),
             Self::CredentialInvalid => Facts(S::UNAUTHORIZED, G::Unauthenticated, "credential_invalid", "UA", Downstream, Never),
             Self::Denied => Facts(S::FORBIDDEN, G::PermissionDenied, "denied", "RBAC", Downstream, Never),
+            Self::ExternalDenied => Facts(S::FORBIDDEN, G::PermissionDenied, "external_denied", "UAEX", Downstream, Never),
+            Self::ExternalAuthFailed => Facts(S::SERVICE_UNAVAILABLE, G::Unavailable, "external_auth_failed", "UAEX", Upstream, Never),
             Self::RateLimited => Facts(S::TOO_MANY_REQUESTS, G::Unavailable, "rate_limited", "RL", Downstream, Never),
             Self::FaultInjected => Facts(S::SERVICE_UNAVAILABLE, G::Unavailable, "fault_injected", "FI", Proxy, Never),
             Self::Unresolved => Facts(S::INTERNAL_SERVER_ERROR, G::Unavailable, "unresolved", "NC", Proxy, Never),
