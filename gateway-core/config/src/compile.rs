@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use serde_json::Value;
-use towpath_auth::AuthorizationPolicies;
+use towpath_auth::{AuthorizationPolicies, ExternalAuth};
 use towpath_gateway_core::SpiffeId;
 
 use crate::backend::Backends;
@@ -216,7 +216,8 @@ fn plaintext_hops(work: &Work<'_>) -> Vec<PlaintextHop> {
         let rules = routes.iter().flat_map(|l| &l.routes).flat_map(|route| &route.rules);
         let backends = rules.flat_map(|rule| {
             let mirrors = rule.filters.mirrors.iter().map(|mirror| &mirror.backend);
-            rule.backends.iter().map(|weighted| &weighted.backend).chain(mirrors)
+            let auth = rule.policies.get::<ExternalAuth>().map(|auth| &auth.backend);
+            rule.backends.iter().map(|weighted| &weighted.backend).chain(mirrors).chain(auth)
         });
         for backend in backends {
             let Some(why) = work.backends.plaintext(&backend.name) else { continue };

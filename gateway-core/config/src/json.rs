@@ -1,7 +1,7 @@
 //! A snapshot as people and tools look at it. Nothing secret: no key, no digest of one, no certificate.
 
 use serde_json::{Value, json};
-use towpath_auth::ApiKeys;
+use towpath_auth::{ApiKeys, ExternalAuth, ExternalAuthProtocol};
 use towpath_gateway_core::{Backend, Endpoint, Protocol, Transport};
 use towpath_rate_limit::RateLimit;
 use towpath_routing::{self as routing, Filters, PathMatch, RequestMatch, Rule};
@@ -144,6 +144,14 @@ fn policies(rule: &Rule) -> Value {
     }
     if let Some(cors) = rule.policies.get::<routing::Cors>() {
         set(&mut value, "cors", json!({"origins": cors.origins.len(), "credentials": cors.credentials}));
+    }
+    if let Some(auth) = rule.policies.get::<ExternalAuth>() {
+        let protocol = match auth.protocol {
+            ExternalAuthProtocol::Http { .. } => "HTTP",
+            ExternalAuthProtocol::Grpc { .. } => "GRPC",
+        };
+        let asked = json!({"backend": &*auth.backend.name, "protocol": protocol, "maxBody": auth.max_body});
+        set(&mut value, "externalAuth", asked);
     }
     if let Some(fault) = rule.policies.get::<routing::FaultInjection>() {
         let delay = fault.delay.map(|delay| {

@@ -27,6 +27,7 @@ mod edge;
 mod edge_services;
 mod endpoints;
 mod extension;
+mod external_auth;
 mod filter;
 mod gateway;
 mod json;

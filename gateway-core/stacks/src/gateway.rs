@@ -1,7 +1,7 @@
 //! The API gateway: who asks, how often they may, and where it goes.
 
 use tower::ServiceBuilder;
-use towpath_auth::{ApiKeyLayer, AuthorizeLayer};
+use towpath_auth::{ApiKeyLayer, AuthorizeLayer, ExternalAuthLayer};
 use towpath_gateway_core::RescueLayer;
 use towpath_observability::RecordLayer;
 use towpath_rate_limit::RateLimitLayer;
@@ -23,6 +23,7 @@ pub fn gateway(parts: Parts, entry: Entry) -> impl HttpStack {
         .layer(RouteLayer::new(entry.routes))
         .layer(CorsLayer::new())
         .layer(ApiKeyLayer::new())
+        .layer(ExternalAuthLayer::new(parts.upstream.clone()))
         .layer(AuthorizeLayer::new(entry.authorization).port(entry.port))
         .layer(RateLimitLayer::new(parts.limits))
         .layer(InjectLayer::new())

@@ -1,7 +1,7 @@
 //! A cluster's ingress: the only open ports, and routing behind them. Consumers and limits are the gateway's duty.
 
 use tower::ServiceBuilder;
-use towpath_auth::AuthorizeLayer;
+use towpath_auth::{AuthorizeLayer, ExternalAuthLayer};
 use towpath_gateway_core::RescueLayer;
 use towpath_observability::RecordLayer;
 use towpath_routing::{FilterLayer, InjectLayer, MirrorLayer, NormalizeLayer, RespondLayer, RouteLayer};
@@ -17,6 +17,7 @@ pub fn ingress(parts: Parts, entry: Entry) -> impl HttpStack {
         .layer(RescueLayer::new())
         .layer(NormalizeLayer::edge())
         .layer(RouteLayer::new(entry.routes))
+        .layer(ExternalAuthLayer::new(parts.upstream.clone()))
         .layer(AuthorizeLayer::new(entry.authorization).port(entry.port))
         .layer(InjectLayer::new())
         .layer(RespondLayer::new())

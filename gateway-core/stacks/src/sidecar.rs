@@ -1,7 +1,7 @@
 //! A sidecar, both ways.
 
 use tower::ServiceBuilder;
-use towpath_auth::AuthorizeLayer;
+use towpath_auth::{AuthorizeLayer, ExternalAuthLayer};
 use towpath_gateway_core::{Live, RescueLayer};
 use towpath_observability::RecordLayer;
 use towpath_routing::{
@@ -33,6 +33,7 @@ pub fn sidecar_outbound(parts: Parts, routes: Live<Routes>) -> impl HttpStack {
         .layer(NormalizeLayer::mesh())
         .layer(RouteLayer::new(routes))
         .layer(CorsLayer::new())
+        .layer(ExternalAuthLayer::new(parts.upstream.clone()))
         .layer(InjectLayer::new())
         .layer(RespondLayer::new())
         .layer(FilterLayer::new())

@@ -1,10 +1,11 @@
-//! `HTTPRouteFilter` of towpath.dev/v1alpha1: what `extensionRef` filters of routes lead to.
+//! Filters of routes: `HTTPRouteFilter` of towpath.dev/v1alpha1, to which `extensionRef` leads, and `externalAuth`.
 
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use super::Text;
-use super::leaf::{Span, Status};
+use super::leaf::{FieldName, Span, Status};
+use super::route::BackendRef;
 
 /// What a rule does beyond the filters of the Gateway API. With both fields, the fault comes first.
 #[derive(Debug, Deserialize)]
@@ -57,4 +58,47 @@ pub(crate) struct ExtensionRef {
     pub(crate) group: String,
     pub(crate) kind: Text,
     pub(crate) name: Text,
+}
+
+/// Gateway API, `HTTPExternalAuthFilter` (GEP-1494).
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct ExternalAuthSpec {
+    pub(crate) protocol: Spanned<AuthProtocol>,
+    pub(crate) backend_ref: BackendRef,
+    pub(crate) grpc: Option<GrpcAuthSpec>,
+    pub(crate) http: Option<HttpAuthSpec>,
+    pub(crate) forward_body: Option<ForwardBodySpec>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(crate) enum AuthProtocol {
+    #[serde(rename = "HTTP")]
+    Http,
+    #[serde(rename = "GRPC")]
+    Grpc,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct GrpcAuthSpec {
+    #[serde(default)]
+    pub(crate) allowed_headers: Vec<FieldName>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct HttpAuthSpec {
+    pub(crate) path: Option<Text>,
+    #[serde(default)]
+    pub(crate) allowed_headers: Vec<FieldName>,
+    #[serde(default)]
+    pub(crate) allowed_response_headers: Vec<FieldName>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct ForwardBodySpec {
+    #[serde(default)]
+    pub(crate) max_size: u16,
 }
