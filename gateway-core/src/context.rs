@@ -28,6 +28,7 @@ struct Slots {
     route: OnceLock<(RouteName, Policies)>,
     consumer: OnceLock<Consumer>,
     decision: OnceLock<Decision>,
+    session: OnceLock<Session>,
     backend: OnceLock<Arc<Backend>>,
     deadline: OnceLock<Instant>,
     held: OnceLock<Duration>,
@@ -42,6 +43,15 @@ pub struct Decision {
     pub allowed: bool,
     /// `namespace/name` of the policy that decided; `None` if none applied.
     pub policy: Option<Arc<str>>,
+}
+
+/// Where a persistent session is at home: the request goes there, if it still can.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// The backend, whatever its weight.
+    pub backend: Arc<Backend>,
+    /// The endpoint, for the first try.
+    pub endpoint: Arc<Endpoint>,
 }
 
 /// A slot of a record was written a second time: a stack holds two layers with the same duty.
@@ -118,6 +128,7 @@ impl Context {
             route: OnceLock::new(),
             consumer: OnceLock::new(),
             decision: OnceLock::new(),
+            session: OnceLock::new(),
             backend: OnceLock::new(),
             deadline: OnceLock::new(),
             held: OnceLock::new(),
@@ -156,6 +167,11 @@ impl Context {
         decision,
         /// Written by the authorization layer.
         set_decision: Decision, "decision";
+
+        /// Where earlier requests of its session went.
+        session,
+        /// Written by the layer that keeps sessions.
+        set_session: Session, "session";
 
         /// Where the request goes.
         backend,

@@ -36,7 +36,7 @@ pub use attempt::{Attempt, Outcome};
 pub use body::{Body, BodyError, Watch};
 pub use connection::{Connection, TlsFacts, TlsVersion};
 pub use consumer::Consumer;
-pub use context::{Context, Decision, SlotTaken};
+pub use context::{Context, Decision, Session, SlotTaken};
 pub use endpoint::{Backend, Balance, Endpoint, Locality, Protocol, Transport, Workload};
 pub use fault::{Blame, Fault, GrpcCode, Reason, Replay};
 pub use grpc::{GrpcStatus, is_grpc};

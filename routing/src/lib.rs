@@ -9,6 +9,7 @@
 //! | [`CorsLayer`] | answers preflights, and says which pages may read answers and refusals |
 //! | [`InjectLayer`] | delays and aborts a share of the requests, to try out how callers take it |
 //! | [`RespondLayer`] | answers in place of a backend |
+//! | [`PersistLayer`] | sends the requests of a session to where its first one went |
 //! | [`MirrorLayer`] | sends copies of requests to further backends |
 //! | [`FilterLayer`] | carries the rule's action out: redirect, rewrite, headers, choice of a backend |
 //!
@@ -24,6 +25,7 @@ mod hostname;
 mod layer;
 mod normalize;
 mod route;
+mod session;
 mod table;
 mod tee;
 mod uri;
@@ -39,6 +41,7 @@ pub use layer::filter::{Filter, FilterFuture, FilterLayer};
 pub use layer::inject::{InjectFaults, InjectFuture, InjectLayer};
 pub use layer::mirror::{MirrorLayer, MirrorRequests, Spawn};
 pub use layer::normalize::{Normalize, NormalizeFuture, NormalizeLayer};
+pub use layer::persist::{PersistFuture, PersistLayer, PersistSessions};
 pub use layer::respond::{RespondDirectly, RespondFuture, RespondLayer};
 pub use layer::route::{RouteFuture, RouteLayer, RouteTo};
 pub use normalize::{PathNormalization, RefusedPath};
@@ -46,4 +49,5 @@ pub use route::{
     Filters, HeaderMatch, HeaderModifier, Listener, Mirror, PathMatch, PathRewrite, QueryMatch, Redirect,
     RequestMatch, Rewrite, Route, Rule, ValueMatch, WeightedBackend,
 };
+pub use session::{SessionCarrier, SessionHome, SessionPersistence};
 pub use table::{Matched, RequestFacts, Routes};

@@ -6,7 +6,7 @@ use towpath_gateway_core::RescueLayer;
 use towpath_observability::RecordLayer;
 use towpath_rate_limit::RateLimitLayer;
 use towpath_routing::{
-    CorsLayer, FilterLayer, InjectLayer, MirrorLayer, NormalizeLayer, RespondLayer, RouteLayer,
+    CorsLayer, FilterLayer, InjectLayer, MirrorLayer, NormalizeLayer, PersistLayer, RespondLayer, RouteLayer,
 };
 use towpath_trace::TraceLayer;
 
@@ -28,6 +28,7 @@ pub fn gateway(parts: Parts, entry: Entry) -> impl HttpStack {
         .layer(RateLimitLayer::new(parts.limits))
         .layer(InjectLayer::new())
         .layer(RespondLayer::new())
+        .layer(PersistLayer::new())
         .layer(FilterLayer::new())
         .layer(MirrorLayer::new(beside))
         .service(parts.upstream)

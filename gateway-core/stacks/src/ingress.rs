@@ -4,7 +4,9 @@ use tower::ServiceBuilder;
 use towpath_auth::{AuthorizeLayer, ExternalAuthLayer};
 use towpath_gateway_core::RescueLayer;
 use towpath_observability::RecordLayer;
-use towpath_routing::{FilterLayer, InjectLayer, MirrorLayer, NormalizeLayer, RespondLayer, RouteLayer};
+use towpath_routing::{
+    FilterLayer, InjectLayer, MirrorLayer, NormalizeLayer, PersistLayer, RespondLayer, RouteLayer,
+};
 use towpath_trace::TraceLayer;
 
 use crate::{Entry, HttpStack, Parts, beside};
@@ -21,6 +23,7 @@ pub fn ingress(parts: Parts, entry: Entry) -> impl HttpStack {
         .layer(AuthorizeLayer::new(entry.authorization).port(entry.port))
         .layer(InjectLayer::new())
         .layer(RespondLayer::new())
+        .layer(PersistLayer::new())
         .layer(FilterLayer::new())
         .layer(MirrorLayer::new(beside))
         .service(parts.upstream)

@@ -5,7 +5,8 @@ use towpath_auth::{AuthorizeLayer, ExternalAuthLayer};
 use towpath_gateway_core::{Live, RescueLayer};
 use towpath_observability::RecordLayer;
 use towpath_routing::{
-    CorsLayer, FilterLayer, InjectLayer, MirrorLayer, NormalizeLayer, RespondLayer, RouteLayer, Routes,
+    CorsLayer, FilterLayer, InjectLayer, MirrorLayer, NormalizeLayer, PersistLayer, RespondLayer, RouteLayer,
+    Routes,
 };
 use towpath_trace::TraceLayer;
 
@@ -36,6 +37,7 @@ pub fn sidecar_outbound(parts: Parts, routes: Live<Routes>) -> impl HttpStack {
         .layer(ExternalAuthLayer::new(parts.upstream.clone()))
         .layer(InjectLayer::new())
         .layer(RespondLayer::new())
+        .layer(PersistLayer::new())
         .layer(FilterLayer::new())
         .layer(MirrorLayer::new(beside))
         .service(parts.upstream)

@@ -6,6 +6,7 @@ mod host;
 pub(crate) mod inject;
 pub(crate) mod mirror;
 pub(crate) mod normalize;
+pub(crate) mod persist;
 pub(crate) mod respond;
 pub(crate) mod route;
 
