@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::Extensions;
 
@@ -28,8 +28,10 @@ struct Slots {
     route: OnceLock<(RouteName, Policies)>,
     consumer: OnceLock<Consumer>,
     decision: OnceLock<Decision>,
+    session: OnceLock<Session>,
     backend: OnceLock<Arc<Backend>>,
     deadline: OnceLock<Instant>,
+    held: OnceLock<Duration>,
     fault: OnceLock<Fault>,
     tries: Tries,
 }
@@ -41,6 +43,15 @@ pub struct Decision {
     pub allowed: bool,
     /// `namespace/name` of the policy that decided; `None` if none applied.
     pub policy: Option<Arc<str>>,
+}
+
+/// Where a persistent session is at home: the request goes there, if it still can.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// The backend, whatever its weight.
+    pub backend: Arc<Backend>,
+    /// The endpoint, for the first try.
+    pub endpoint: Arc<Endpoint>,
 }
 
 /// A slot of a record was written a second time: a stack holds two layers with the same duty.
@@ -117,8 +128,10 @@ impl Context {
             route: OnceLock::new(),
             consumer: OnceLock::new(),
             decision: OnceLock::new(),
+            session: OnceLock::new(),
             backend: OnceLock::new(),
             deadline: OnceLock::new(),
+            held: OnceLock::new(),
             fault: OnceLock::new(),
             tries: Tries::default(),
         }))
@@ -155,6 +168,11 @@ impl Context {
         /// Written by the authorization layer.
         set_decision: Decision, "decision";
 
+        /// Where earlier requests of its session went.
+        session,
+        /// Written by the layer that keeps sessions.
+        set_session: Session, "session";
+
         /// Where the request goes.
         backend,
         /// Written by the filter layer, or by whoever else chooses the backend.
@@ -164,6 +182,11 @@ impl Context {
         deadline,
         /// Written by the deadline layer.
         set_deadline: Instant, "deadline";
+
+        /// How long the request was held back on purpose. Its time limit does not count it.
+        held,
+        /// Written by the layer that injects delays.
+        set_held: Duration, "held";
 
         /// Why the request ended early.
         fault,

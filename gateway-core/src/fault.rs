@@ -35,8 +35,14 @@ pub enum Reason {
     CredentialInvalid,
     /// A policy refuses the request.
     Denied,
+    /// An external authorization service refuses the request.
+    ExternalDenied,
+    /// An external authorization service could not be asked.
+    ExternalAuthFailed,
     /// The caller is over its limit (RFC 6585 section 4).
     RateLimited,
+    /// A rule injects this failure, to try out how callers take it.
+    FaultInjected,
     /// The route names a backend or a filter that could not be resolved.
     Unresolved,
     /// The backend has no endpoint to send to.
@@ -101,7 +107,7 @@ struct Facts(StatusCode, GrpcCode, &'static str, &'static str, Blame, Replay);
 
 impl Reason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 26] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::TargetTooLong,
@@ -113,7 +119,10 @@ impl Reason {
         Self::CredentialMissing,
         Self::CredentialInvalid,
         Self::Denied,
+        Self::ExternalDenied,
+        Self::ExternalAuthFailed,
         Self::RateLimited,
+        Self::FaultInjected,
         Self::Unresolved,
         Self::NoEndpoint,
         Self::ConnectFailed,
@@ -146,7 +155,10 @@ impl Reason {
             Self::CredentialMissing => Facts(S::UNAUTHORIZED, G::Unauthenticated, "credential_missing", "UA", Downstream, Never),
             Self::CredentialInvalid => Facts(S::UNAUTHORIZED, G::Unauthenticated, "credential_invalid", "UA", Downstream, Never),
             Self::Denied => Facts(S::FORBIDDEN, G::PermissionDenied, "denied", "RBAC", Downstream, Never),
+            Self::ExternalDenied => Facts(S::FORBIDDEN, G::PermissionDenied, "external_denied", "UAEX", Downstream, Never),
+            Self::ExternalAuthFailed => Facts(S::SERVICE_UNAVAILABLE, G::Unavailable, "external_auth_failed", "UAEX", Upstream, Never),
             Self::RateLimited => Facts(S::TOO_MANY_REQUESTS, G::Unavailable, "rate_limited", "RL", Downstream, Never),
+            Self::FaultInjected => Facts(S::SERVICE_UNAVAILABLE, G::Unavailable, "fault_injected", "FI", Proxy, Never),
             Self::Unresolved => Facts(S::INTERNAL_SERVER_ERROR, G::Unavailable, "unresolved", "NC", Proxy, Never),
             Self::NoEndpoint => Facts(S::SERVICE_UNAVAILABLE, G::Unavailable, "no_endpoint", "UH", Upstream, Never),
             Self::ConnectFailed => Facts(S::SERVICE_UNAVAILABLE, G::Unavailable, "connect_failed", "UF", Upstream, Always),
@@ -204,6 +216,7 @@ impl fmt::Display for Reason {
 pub struct Fault {
     reason: Reason,
     replay: Replay,
+    answer: Option<(StatusCode, u16)>,
     detail: Cow<'static, str>,
     policy: Option<Arc<str>>,
     retry_after: Option<Duration>,
@@ -217,6 +230,7 @@ impl Fault {
         Self {
             reason,
             replay: reason.replay(),
+            answer: None,
             detail: Cow::Borrowed(""),
             policy: None,
             retry_after: None,
@@ -266,6 +280,24 @@ impl Fault {
     pub fn with_replay(mut self, replay: Replay) -> Self {
         self.replay = replay;
         self
+    }
+
+    /// Answers with this HTTP status, and with this `grpc-status` where the request is one of gRPC, in place of the
+    /// reason's.
+    #[must_use]
+    pub fn with_status(mut self, status: StatusCode, grpc: u16) -> Self {
+        self.answer = Some((status, grpc));
+        self
+    }
+
+    /// HTTP status of the response: that of the reason, unless the fault has one of its own.
+    pub fn status(&self) -> StatusCode {
+        self.answer.map_or_else(|| self.reason.status(), |(status, _)| status)
+    }
+
+    /// `grpc-status` of the response to a gRPC request.
+    pub fn grpc_status(&self) -> u16 {
+        self.answer.map_or_else(|| self.reason.grpc() as u16, |(_, grpc)| grpc)
     }
 
     /// Why.

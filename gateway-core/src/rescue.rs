@@ -13,12 +13,12 @@ use std::pin::Pin;
 use std::task::{Context as Task, Poll, ready};
 
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{Body, Context, Fault};
+use crate::{Body, Context, Fault, is_grpc};
 
 /// Applies [`Rescue`].
 ///
@@ -112,14 +112,9 @@ pub fn rescued(fault: Fault, grpc: bool, context: &Context) -> Response<Body> {
     response
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
-}
-
 /// The response to a fault: RFC 9457 problem details, or gRPC's trailers-only form.
 fn respond(fault: &Fault, grpc: bool) -> Response<Body> {
-    let reason = fault.reason();
-    let mut response = if grpc { trailers_only(reason) } else { problem(reason) };
+    let mut response = if grpc { trailers_only(fault) } else { problem(fault) };
     if let Some(wait) = fault.retry_after() {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
@@ -130,13 +125,13 @@ fn respond(fault: &Fault, grpc: bool) -> Response<Body> {
     response
 }
 
-fn problem(reason: crate::Reason) -> Response<Body> {
-    let status = reason.status();
+fn problem(fault: &Fault) -> Response<Body> {
+    let status = fault.status();
     let title = status.canonical_reason().unwrap_or("Error");
     let text = format!(
         "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{},\"reason\":\"{}\"}}\n",
         status.as_u16(),
-        reason.label()
+        fault.reason().label()
     );
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;
@@ -144,13 +139,13 @@ fn problem(reason: crate::Reason) -> Response<Body> {
     response
 }
 
-fn trailers_only(reason: crate::Reason) -> Response<Body> {
+fn trailers_only(fault: &Fault) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-status", HeaderValue::from(reason.grpc() as u16));
-    headers.insert("grpc-message", HeaderValue::from_static(reason.label()));
+    headers.insert("grpc-status", HeaderValue::from(fault.grpc_status()));
+    headers.insert("grpc-message", HeaderValue::from_static(fault.reason().label()));
     response
 }
 
@@ -193,6 +188,18 @@ mod tests {
         let (response, _) = rescued(Fault::new(Reason::Denied), "application/grpc+proto").await;
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()["grpc-status"], "7");
+    }
+
+    #[tokio::test]
+    async fn a_fault_may_have_a_status_of_its_own() {
+        let fault = || Fault::new(Reason::FaultInjected).with_status(StatusCode::IM_A_TEAPOT, 10);
+        assert_eq!(rescued(fault(), "text/plain").await.0.status(), StatusCode::IM_A_TEAPOT);
+        let (response, context) = rescued(fault(), "application/grpc").await;
+        assert_eq!(
+            (response.status(), &response.headers()["grpc-status"]),
+            (StatusCode::OK, &"10".parse().unwrap())
+        );
+        assert_eq!(context.fault().map(Fault::reason), Some(Reason::FaultInjected));
     }
 
     #[tokio::test]

@@ -47,6 +47,8 @@ pub struct Record<'a> {
     pub status: Option<u16>,
     /// From arrival to the end of the response.
     pub duration: Duration,
+    /// How long the request was held back by an injected delay.
+    pub injected_delay: Option<Duration>,
     /// Bytes of the request body that were read.
     pub bytes_in: u64,
     /// Bytes of the response body that were handed to the server.
@@ -165,6 +167,7 @@ impl<'a> Record<'a> {
             protocol: protocol(head.version),
             status: end.status,
             duration: end.duration,
+            injected_delay: context.held().copied(),
             bytes_in: end.bytes_in,
             bytes_out: end.bytes_out,
             reason,
@@ -199,6 +202,9 @@ impl Record<'_> {
             object.text("protocol", self.protocol);
             status(object, self.status);
             object.number("duration_us", micros(self.duration));
+            if let Some(delay) = self.injected_delay {
+                object.number("injected_delay_us", micros(delay));
+            }
             object.number("bytes_in", self.bytes_in);
             object.number("bytes_out", self.bytes_out);
             self.verdict(object);

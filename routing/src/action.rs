@@ -7,6 +7,7 @@ use http::uri::{Authority, PathAndQuery};
 use towpath_gateway_core::Policy;
 
 use crate::filter::Split;
+use crate::session;
 use crate::{Filters, Listener, PathMatch, PathRewrite, Rewrite, Rule, WeightedBackend};
 
 /// The action of a rule as [`FilterLayer`](crate::FilterLayer) finds it among the route's settings. Tables make it;
@@ -16,6 +17,8 @@ pub struct RuleAction {
     pub(crate) rule: Arc<RuleParts>,
     /// Prefix that the match entry names, without trailing slash; `None` if it names no prefix.
     pub(crate) prefix: Option<Arc<str>>,
+    /// Path that every request of the match entry is below, for cookies.
+    pub(crate) scope: Arc<str>,
     /// Whether every filter can be carried out for this match entry.
     pub(crate) sound: bool,
 }
@@ -60,7 +63,7 @@ impl RuleAction {
             port: listener.port,
             https: listener.https,
         };
-        Self { rule: Arc::new(rule), prefix: None, sound }
+        Self { rule: Arc::new(rule), prefix: None, scope: "/".into(), sound }
     }
 
     /// The action for one match entry of the rule.
@@ -68,6 +71,7 @@ impl RuleAction {
         if let PathMatch::Prefix(prefix) = path {
             self.prefix = Some(prefix.strip_suffix('/').unwrap_or(prefix).into());
         }
+        self.scope = session::scope(path);
         let filters = &self.rule.filters;
         let rewrite = filters.rewrite.as_ref().and_then(|rewrite| rewrite.path.as_ref());
         let redirect = filters.redirect.as_ref().and_then(|redirect| redirect.path.as_ref());

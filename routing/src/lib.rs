@@ -7,6 +7,9 @@
 //! | [`Routes`] | the table: an index of every rule, built once, asked per request |
 //! | [`RouteLayer`] | asks the table and writes the rule with its settings to the request's context |
 //! | [`CorsLayer`] | answers preflights, and says which pages may read answers and refusals |
+//! | [`InjectLayer`] | delays and aborts a share of the requests, to try out how callers take it |
+//! | [`RespondLayer`] | answers in place of a backend |
+//! | [`PersistLayer`] | sends the requests of a session to where its first one went |
 //! | [`MirrorLayer`] | sends copies of requests to further backends |
 //! | [`FilterLayer`] | carries the rule's action out: redirect, rewrite, headers, choice of a backend |
 //!
@@ -18,30 +21,39 @@
 
 mod action;
 mod cors;
+mod direct;
+mod fault;
 mod filter;
 mod flow;
 mod hostname;
 mod layer;
 mod normalize;
 mod route;
+mod session;
 mod table;
 mod tee;
 mod uri;
 
 pub use action::RuleAction;
 pub use cors::{Cors, Names, OriginPattern};
+pub use direct::DirectResponse;
+pub use fault::{Abort, AbortStatus, Delay, FaultInjection, Share};
 pub use filter::Draw;
 pub use flow::{FlowListener, FlowMatch, FlowRoute, FlowRoutes};
 pub use hostname::{Hostname, InvalidHostname};
 pub use layer::cors::{CorsFuture, CorsLayer, ShareWithOrigins};
 pub use layer::filter::{Filter, FilterFuture, FilterLayer};
 pub use layer::flow::{FlowRouteLayer, RouteFlow};
+pub use layer::inject::{InjectFaults, InjectFuture, InjectLayer};
 pub use layer::mirror::{MirrorLayer, MirrorRequests, Spawn};
 pub use layer::normalize::{Normalize, NormalizeFuture, NormalizeLayer};
+pub use layer::persist::{PersistFuture, PersistLayer, PersistSessions};
+pub use layer::respond::{RespondDirectly, RespondFuture, RespondLayer};
 pub use layer::route::{RouteFuture, RouteLayer, RouteTo};
 pub use normalize::{PathNormalization, RefusedPath};
 pub use route::{
     Filters, HeaderMatch, HeaderModifier, Listener, Mirror, PathMatch, PathRewrite, QueryMatch, Redirect,
     RequestMatch, Rewrite, Route, Rule, ValueMatch, WeightedBackend,
 };
+pub use session::{SessionCarrier, SessionHome, SessionPersistence};
 pub use table::{Matched, RequestFacts, Routes};

@@ -1,4 +1,4 @@
-//! Who is asking (API keys), and may they (Istio authorization policies).
+//! Who is asking (API keys), and may they (Istio authorization policies, external authorization services).
 
 mod admit;
 mod api_key;
@@ -6,6 +6,8 @@ mod authorization;
 mod authorize;
 mod authorize_connection;
 mod credential;
+mod external;
+mod external_auth;
 mod key_layer;
 
 pub use admit::AdmitFuture;
@@ -16,4 +18,6 @@ pub use authorization::{
 };
 pub use authorize::{Authorize, AuthorizeLayer};
 pub use authorize_connection::{AuthorizeConnection, ConnectionAuthorizeLayer};
+pub use external::{ExternalAuth, ExternalAuthProtocol, ExternalVerdict, HeaderChanges, ask_external};
+pub use external_auth::{AskExternally, ExternalAuthFuture, ExternalAuthLayer};
 pub use key_layer::{ApiKeyLayer, CheckApiKey};

@@ -256,13 +256,11 @@ pub(crate) fn find_port<'a>(
     let meant = |candidate: &&ServicePort| {
         candidate.port == port && candidate.protocol.as_deref().unwrap_or("TCP") == transport
     };
-    match service.spec.spec.ports.iter().find(meant) {
-        Some(port) => Ok((service, port)),
-        None => {
-            let of = if transport == "UDP" { " of UDP" } else { "" };
-            unresolved("BackendNotFound", format!("Service {name} has no port {port}{of}"))
-        }
+    if let Some(port) = service.spec.spec.ports.iter().find(meant) {
+        return Ok((service, port));
     }
+    let of = if transport == "UDP" { " of UDP" } else { "" };
+    unresolved("BackendNotFound", format!("Service {name} has no port {port}{of}"))
 }
 
 /// Endpoints that cannot be spoken to in the way they ask for.

@@ -7,7 +7,7 @@ use crate::ObjectName;
 use crate::objects::{Objects, Stored};
 use crate::parents::is_service;
 use crate::resources::gateway::has_all;
-use crate::resources::route::{BackendRef, RouteSpec};
+use crate::resources::route::{BackendRef, FilterSpec, RouteSpec};
 
 /// Namespace and selector of every Service behind the edge.
 pub(crate) struct EdgeServices(Vec<(Arc<str>, BTreeMap<String, String>)>);
@@ -38,11 +38,20 @@ fn selector(
 fn named<M>(route: &Stored<RouteSpec<M>>) -> impl Iterator<Item = ObjectName> + '_ {
     let north_south = route.spec.parent_refs.iter().any(|parent| !is_service(parent));
     let rules = route.spec.rules.iter().flatten().filter(move |_| north_south);
-    rules.flat_map(|rule| &rule.backend_refs).map(|reference: &BackendRef| ObjectName {
+    let references =
+        rules.flat_map(move |rule| rule.backend_refs.iter().chain(rule.filters.iter().flat_map(of_filter)));
+    references.map(|reference: &BackendRef| ObjectName {
         namespace: reference
             .namespace
             .as_deref()
             .map_or_else(|| Arc::clone(&route.name.namespace), Into::into),
         name: reference.name.value.as_str().into(),
     })
+}
+
+/// The Services that a filter names.
+fn of_filter(filter: &FilterSpec) -> impl Iterator<Item = &BackendRef> {
+    let mirror = filter.request_mirror.as_ref().map(|mirror| &mirror.backend_ref);
+    let auth = filter.external_auth.as_ref().map(|auth| &auth.backend_ref);
+    mirror.into_iter().chain(auth)
 }

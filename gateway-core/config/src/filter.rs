@@ -7,6 +7,7 @@ use serde_saphyr::Location;
 use towpath_routing::{Cors, Filters, HeaderModifier, Names, OriginPattern, PathRewrite, Redirect, Rewrite};
 
 use crate::document::Defect;
+use crate::external_auth;
 use crate::resources::Text;
 use crate::resources::route::{
     CorsSpec, FilterSpec, HeaderLine, HeaderModifierSpec, MirrorSpec, PathModifier, PathModifierKind,
@@ -14,16 +15,16 @@ use crate::resources::route::{
 };
 use crate::suggest::nearest;
 
-/// What the specification knows and what is carried out here.
-const TYPES: [(&str, bool); 8] = [
-    ("RequestHeaderModifier", true),
-    ("ResponseHeaderModifier", true),
-    ("RequestRedirect", true),
-    ("URLRewrite", true),
-    ("RequestMirror", true),
-    ("CORS", true),
-    ("ExternalAuth", false),
-    ("ExtensionRef", false),
+/// The types that are carried out.
+const TYPES: [&str; 8] = [
+    "RequestHeaderModifier",
+    "ResponseHeaderModifier",
+    "RequestRedirect",
+    "URLRewrite",
+    "RequestMirror",
+    "CORS",
+    "ExternalAuth",
+    "ExtensionRef",
 ];
 
 /// Filters as they are carried out, and what cannot be.
@@ -42,13 +43,13 @@ pub(crate) fn compile(specs: &[FilterSpec], prefixed: bool, found: &mut Vec<Defe
     let mut seen: Vec<&str> = Vec::new();
     for spec in specs {
         let kind = spec.kind.value.as_str();
-        if !matches!(TYPES.iter().find(|(known, _)| *known == kind), Some((_, true))) {
+        if !TYPES.contains(&kind) {
             compiled.filters.unresolved = true;
             compiled.unsupported.push(unsupported(&spec.kind));
             continue;
         }
-        // Only a mirror may be there more than once (Gateway API, `HTTPRouteFilter`).
-        if seen.contains(&kind) && kind != "RequestMirror" {
+        // Only these may be there more than once (Gateway API, `HTTPRouteFilter`).
+        if seen.contains(&kind) && !matches!(kind, "RequestMirror" | "ExtensionRef") {
             found.push(Defect::new(spec.kind.referenced, format!("filter {kind} is there twice")));
         }
         seen.push(kind);
@@ -64,13 +65,9 @@ pub(crate) fn compile(specs: &[FilterSpec], prefixed: bool, found: &mut Vec<Defe
 
 fn unsupported(kind: &Text) -> Defect {
     let word = kind.value.as_str();
-    if TYPES.iter().any(|(known, _)| *known == word) {
-        let message = format!("filter {word} is not served yet: requests that this rule takes end as 500");
-        return Defect::new(kind.referenced, message);
-    }
     let message = format!("unknown filter `{word}`: requests that this rule takes end as 500");
     let defect = Defect::new(kind.referenced, message);
-    match nearest(word, TYPES.iter().map(|(known, _)| *known)) {
+    match nearest(word, TYPES) {
         Some(meant) => defect.suggest(format!("did you mean `{meant}`?")),
         None => defect,
     }
@@ -98,6 +95,13 @@ fn carry_out(spec: &FilterSpec, prefixed: bool, compiled: &mut Compiled, found: 
             Some(mirror) => check_share(mirror, at, found),
             None => found.push(missing("requestMirror")),
         },
+        "ExternalAuth" => match &spec.external_auth {
+            Some(spec) => external_auth::check(spec, at, found),
+            None => found.push(missing("externalAuth")),
+        },
+        // What it names is found with the backends, too.
+        "ExtensionRef" if spec.extension_ref.is_none() => found.push(missing("extensionRef")),
+        "ExtensionRef" => {}
         "CORS" => match &spec.cors {
             Some(spec) => compiled.cors = Some(cors(spec, found)),
             None => found.push(missing("cors")),
@@ -253,9 +257,11 @@ mod tests {
 
     #[test]
     fn a_filter_that_is_not_served_is_never_left_out_in_silence() {
-        for (kind, suggestion) in
-            [("ExternalAuth", None), ("UrlRewrit", Some("did you mean `URLRewrite`?")), ("Other", None)]
-        {
+        for (kind, suggestion) in [
+            ("ExternalAut", Some("did you mean `ExternalAuth`?")),
+            ("UrlRewrit", Some("did you mean `URLRewrite`?")),
+            ("Other", None),
+        ] {
             let (compiled, found) = compiled(&format!("[{{type: {kind}}}]"), true);
             assert!(compiled.filters.unresolved && found.is_empty(), "{kind}");
             assert_eq!(compiled.unsupported[0].suggestion.as_deref(), suggestion, "{kind}");

@@ -1,7 +1,7 @@
 //! A snapshot as people and tools look at it. Nothing secret: no key, no digest of one, no certificate.
 
 use serde_json::{Value, json};
-use towpath_auth::ApiKeys;
+use towpath_auth::{ApiKeys, ExternalAuth, ExternalAuthProtocol};
 use towpath_gateway_core::{Backend, Endpoint, Protocol, Transport};
 use towpath_rate_limit::RateLimit;
 use towpath_routing::{self as routing, Filters, PathMatch, RequestMatch, Rule};
@@ -189,6 +189,31 @@ fn policies(rule: &Rule) -> Value {
     }
     if let Some(cors) = rule.policies.get::<routing::Cors>() {
         set(&mut value, "cors", json!({"origins": cors.origins.len(), "credentials": cors.credentials}));
+    }
+    if let Some(auth) = rule.policies.get::<ExternalAuth>() {
+        let protocol = match auth.protocol {
+            ExternalAuthProtocol::Http { .. } => "HTTP",
+            ExternalAuthProtocol::Grpc { .. } => "GRPC",
+        };
+        let asked = json!({"backend": &*auth.backend.name, "protocol": protocol, "maxBody": auth.max_body});
+        set(&mut value, "externalAuth", asked);
+    }
+    if let Some(fault) = rule.policies.get::<routing::FaultInjection>() {
+        let delay = fault.delay.map(|delay| {
+            json!({"fixedDelay": format!("{:?}", delay.fixed), "perMillion": delay.share.per_million()})
+        });
+        let abort = fault.abort.map(|abort| {
+            let status = match abort.status {
+                routing::AbortStatus::Http(status) => json!({"httpStatus": status.as_u16()}),
+                routing::AbortStatus::Grpc(status) => json!({"grpcStatus": status.code()}),
+            };
+            json!({"status": status, "perMillion": abort.share.per_million()})
+        });
+        set(&mut value, "fault", json!({"delay": delay, "abort": abort}));
+    }
+    if let Some(direct) = rule.policies.get::<routing::DirectResponse>() {
+        let answer = json!({"status": direct.status.as_u16(), "bodyBytes": direct.body.len()});
+        set(&mut value, "directResponse", answer);
     }
     if let Some(retry) = rule.policies.get::<Retry>() {
         set(&mut value, "retry", json!({"attempts": retry.attempts}));

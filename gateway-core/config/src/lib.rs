@@ -26,6 +26,8 @@ mod document;
 mod edge;
 mod edge_services;
 mod endpoints;
+mod extension;
+mod external_auth;
 mod filter;
 mod flow;
 mod gateway;

@@ -8,6 +8,7 @@ use serde_saphyr::Location;
 
 use crate::document::{Defect, Document, Place};
 use crate::resources::core::{ConfigMap, EndpointSlice, Namespace, Pod, Secret, Service};
+use crate::resources::filter::HttpRouteFilterSpec;
 use crate::resources::gateway::{GatewayClassSpec, GatewaySpec, ListenerSetSpec, ReferenceGrantSpec};
 use crate::resources::istio::{AuthorizationPolicySpec, PeerAuthenticationSpec, WorkloadEntrySpec};
 use crate::resources::meta::{Metadata, Named};
@@ -161,6 +162,7 @@ kinds! {
     Mesh(MeshSpec) in "towpath.dev" Cluster => meshes;
     ApiKeyPolicy(ApiKeyPolicySpec) in "towpath.dev" Namespaced => api_key_policies;
     Consumer(ConsumerSpec) in "towpath.dev" Namespaced => consumers;
+    HTTPRouteFilter(HttpRouteFilterSpec) in "towpath.dev" Namespaced => http_route_filters;
     RateLimitPolicy(RateLimitPolicySpec) in "towpath.dev" Namespaced => rate_limit_policies;
 }
 

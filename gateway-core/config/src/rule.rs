@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use towpath_auth::ExternalAuth;
 use towpath_gateway_core::{Backend, Policies, RouteName};
 use towpath_routing::{Cors, Filters, Mirror, Rule, WeightedBackend};
 use towpath_upstream::{Retry, Timeouts};
 
 use crate::backend::{Carries, backend_name, find_port};
 use crate::compile::Work;
-use crate::filter;
+use crate::extension::Extension;
 use crate::matches::Match;
 use crate::objects::Stored;
 use crate::parents::is_service;
@@ -20,6 +21,7 @@ use crate::resources::route::{
 use crate::status::{Refusal, Verdict};
 use crate::topology::Rules;
 use crate::{ObjectName, Problem, Role};
+use crate::{external_auth, filter};
 
 /// The port of the ingress Service that the gateway sends to.
 const INGRESS_PORT: u16 = 80;
@@ -29,6 +31,13 @@ pub(crate) struct CompiledRoute {
     pub(crate) rules: Vec<CompiledRule>,
     /// Whether all references lead somewhere; else the first that does not.
     pub(crate) resolved: Verdict,
+}
+
+/// What filters add to a rule's settings.
+struct Added {
+    cors: Option<Cors>,
+    extension: Extension,
+    external_auth: Option<ExternalAuth>,
 }
 
 pub(crate) struct CompiledRule {
@@ -67,7 +76,7 @@ fn compile_rule<M: Match>(
     spec: &RuleSpec<M>,
     resolved: &mut Verdict,
 ) -> Option<CompiledRule> {
-    let (filters, cors) = filters(work, route, spec, resolved);
+    let (filters, added) = filters(work, route, spec, resolved);
     let backends = backends(work, route, spec, resolved);
     let redirects = filters.redirect.is_some();
     let (filters, backends) = match work.plan.rules {
@@ -86,7 +95,7 @@ fn compile_rule<M: Match>(
         matches,
         filters,
         backends,
-        policies: policies(work.plan.rules, spec, cors),
+        policies: policies(work.plan.rules, spec, added),
     };
     Some(CompiledRule { section: spec.name.clone(), rule })
 }
@@ -96,15 +105,72 @@ fn filters<M: Match>(
     route: &Stored<RouteSpec<M>>,
     spec: &RuleSpec<M>,
     resolved: &mut Verdict,
-) -> (Filters, Option<Cors>) {
-    let compiled = filter::compile(&spec.filters, spec.matches.iter().all(Match::is_prefix), &mut Vec::new());
+) -> (Filters, Added) {
+    let mut compiled =
+        filter::compile(&spec.filters, spec.matches.iter().all(Match::is_prefix), &mut Vec::new());
     for defect in &compiled.unsupported {
         work.problems.push(defect.problem(&route.place).about(route.label()));
         refuse(resolved, &Refusal::new("InvalidKind", defect.message.clone()));
     }
+    let redirects = compiled.filters.redirect.is_some();
+    let extension = extension(work, route, spec, redirects, resolved);
+    let external_auth = external_auth(work, route, spec, resolved);
+    compiled.filters.unresolved |= extension.is_none() || external_auth.is_err();
     let mirrors = spec.filters.iter().filter_map(|filter| filter.request_mirror.as_ref());
     let mirrors = mirrors.filter_map(|spec| mirror(work, route, spec, resolved)).collect();
-    (Filters { mirrors, ..compiled.filters }, compiled.cors)
+    let added = Added {
+        cors: compiled.cors,
+        extension: extension.unwrap_or_default(),
+        external_auth: external_auth.ok().flatten(),
+    };
+    (Filters { mirrors, ..compiled.filters }, added)
+}
+
+/// The rule's `externalAuth`; an error if its backend leads nowhere, for nobody could be asked.
+fn external_auth<M>(
+    work: &mut Work<'_>,
+    route: &Stored<RouteSpec<M>>,
+    spec: &RuleSpec<M>,
+    resolved: &mut Verdict,
+) -> Result<Option<ExternalAuth>, Refusal> {
+    let Some(spec) = spec.filters.iter().find_map(|filter| filter.external_auth.as_ref()) else {
+        return Ok(None);
+    };
+    let reference = &spec.backend_ref;
+    let service = service_name(reference, &route.name.namespace);
+    let from = (route.kind, &*route.name.namespace);
+    let backend = resolve(work, from, reference, &service, (false, Carries::Http));
+    let backend = backend.inspect_err(|refusal| {
+        let message = format!("{}: requests that this rule takes end as 500", refusal.message);
+        work.problems.push(route.error(reference.name.referenced, message));
+        refuse(resolved, refusal);
+    })?;
+    Ok(Some(external_auth::compile(spec, &route.name.to_string(), backend)))
+}
+
+/// What the rule's `extensionRef` filters lead to; `None` if one of them cannot be carried out.
+fn extension<M>(
+    work: &mut Work<'_>,
+    route: &Stored<RouteSpec<M>>,
+    spec: &RuleSpec<M>,
+    redirects: bool,
+    resolved: &mut Verdict,
+) -> Option<Extension> {
+    let (mut extension, mut whole) = (Extension::default(), true);
+    for reference in spec.filters.iter().filter_map(|filter| filter.extension_ref.as_ref()) {
+        let mut added = extension.add(work.objects, &route.name.namespace, reference);
+        if added.is_ok() && redirects && extension.direct.is_some() {
+            let message = "RequestRedirect and a `directResponse` exclude each other";
+            added = Err(Refusal::new("IncompatibleFilters", message));
+        }
+        if let Err(refusal) = added {
+            let message = format!("{}: requests that this rule takes end as 500", refusal.message);
+            work.problems.push(route.error(reference.name.referenced, message));
+            refuse(resolved, &refusal);
+            whole = false;
+        }
+    }
+    whole.then_some(extension)
 }
 
 /// A mirror; one that leads nowhere is reported and left out (Gateway API, `HTTPRequestMirrorFilter.backendRef`).
@@ -171,7 +237,14 @@ fn weighted<M>(
         work.problems.push(defect.problem(&route.place).about(route.label()));
     }
     let mirrors = reference.filters.iter().any(|filter| filter.request_mirror.is_some());
-    let of_rules = [(compiled.cors.is_some(), "CORS"), (mirrors, "RequestMirror")];
+    let extended = reference.filters.iter().any(|filter| filter.extension_ref.is_some());
+    let asks = reference.filters.iter().any(|filter| filter.external_auth.is_some());
+    let of_rules = [
+        (compiled.cors.is_some(), "CORS"),
+        (mirrors, "RequestMirror"),
+        (extended, "ExtensionRef"),
+        (asks, "ExternalAuth"),
+    ];
     for (_, kind) in of_rules.into_iter().filter(|(given, _)| *given) {
         let message =
             format!("filter {kind} is served for rules, not for a backend: its requests end as 500");
@@ -266,10 +339,10 @@ impl Work<'_> {
 }
 
 /// Deadlines hold at the outermost place, retries at the one next to the service.
-fn policies<M>(part: Rules, spec: &RuleSpec<M>, cors: Option<Cors>) -> Policies {
+fn policies<M>(part: Rules, spec: &RuleSpec<M>, added: Added) -> Policies {
     let mut policies = Policies::builder();
     // Where clients come in, before anything asks for a credential.
-    if let Some(cors) = cors.filter(|_| part != Rules::Behind) {
+    if let Some(cors) = added.cors.filter(|_| part != Rules::Behind) {
         policies = policies.with(cors);
     }
     if let Some(timeouts) = &spec.timeouts {
@@ -278,7 +351,13 @@ fn policies<M>(part: Rules, spec: &RuleSpec<M>, cors: Option<Cors>) -> Policies 
     if let Some(retry) = spec.retry.as_ref().filter(|_| part != Rules::Front) {
         policies = policies.with(self::retry(retry));
     }
-    policies.build()
+    if part == Rules::Front {
+        return policies.build();
+    }
+    if let Some(auth) = added.external_auth {
+        policies = policies.with(auth);
+    }
+    policies.build().merged(&added.extension.policies())
 }
 
 fn timeouts(spec: &TimeoutsSpec) -> Timeouts {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Serialize;
 use serde_json::Value;
-use towpath_auth::AuthorizationPolicies;
+use towpath_auth::{AuthorizationPolicies, ExternalAuth};
 use towpath_gateway_core::{Backend, SpiffeId, TrustDomain};
 use towpath_mesh_mtls::MtlsMode;
 use towpath_routing::{self as routing, Hostname};
@@ -173,6 +173,7 @@ impl Duty {
                 for rule in rules {
                     backends.extend(rule.backends.iter().map(|weighted| &weighted.backend));
                     backends.extend(rule.filters.mirrors.iter().map(|mirror| &mirror.backend));
+                    backends.extend(rule.policies.get::<ExternalAuth>().map(|auth| &auth.backend));
                 }
                 backends
             }

@@ -273,7 +273,7 @@ fn references_that_lead_nowhere_end_as_500_with_their_reason() {
         ("{kind: Strange, name: pages, port: 9080}", "", "False/InvalidKind"),
         ("{name: ingress, namespace: istio-system, port: 80}", "", "False/RefNotPermitted"),
         ("{name: ingress, namespace: istio-system, port: 80}", grant, "True/ResolvedRefs"),
-        ("{name: pages, port: 9080, filters: [{type: ExternalAuth}]}", "", "False/InvalidKind"),
+        ("{name: pages, port: 9080, filters: [{type: Compress}]}", "", "False/InvalidKind"),
     ] {
         let text = route("web", &format!("[{{backendRefs: [{reference}]}}]"));
         let snapshot = compiled(&[WORLD, &text, grant], &gateway());
@@ -288,7 +288,7 @@ fn references_that_lead_nowhere_end_as_500_with_their_reason() {
 
 #[test]
 fn a_rule_with_a_filter_that_is_not_served_is_never_served_without_it() {
-    let text = route("web", "[{filters: [{type: ExternalAuth}], backendRefs: [{name: pages, port: 9080}]}]");
+    let text = route("web", "[{filters: [{type: Compress}], backendRefs: [{name: pages, port: 9080}]}]");
     let snapshot = compiled(&[WORLD, &text], &gateway());
     assert_eq!(rule(&snapshot, "shop/web#0")["filters"], json!(["unresolved"]));
     assert_eq!(parent(&snapshot, "web").1, "False/InvalidKind");

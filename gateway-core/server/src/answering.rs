@@ -83,6 +83,6 @@ where
 fn bare<B: Default>(fault: &Fault) -> Response<B> {
     tracing::debug!(%fault, "request refused by the server");
     let mut response = Response::new(B::default());
-    *response.status_mut() = fault.reason().status();
+    *response.status_mut() = fault.status();
     response
 }

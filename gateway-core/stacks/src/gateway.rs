@@ -1,11 +1,13 @@
 //! The API gateway: who asks, how often they may, and where it goes.
 
 use tower::ServiceBuilder;
-use towpath_auth::{ApiKeyLayer, AuthorizeLayer};
+use towpath_auth::{ApiKeyLayer, AuthorizeLayer, ExternalAuthLayer};
 use towpath_gateway_core::RescueLayer;
 use towpath_observability::RecordLayer;
 use towpath_rate_limit::RateLimitLayer;
-use towpath_routing::{CorsLayer, FilterLayer, MirrorLayer, NormalizeLayer, RouteLayer};
+use towpath_routing::{
+    CorsLayer, FilterLayer, InjectLayer, MirrorLayer, NormalizeLayer, PersistLayer, RespondLayer, RouteLayer,
+};
 use towpath_trace::TraceLayer;
 
 use crate::{Entry, HttpStack, Parts, beside};
@@ -21,8 +23,12 @@ pub fn gateway(parts: Parts, entry: Entry) -> impl HttpStack {
         .layer(RouteLayer::new(entry.routes))
         .layer(CorsLayer::new())
         .layer(ApiKeyLayer::new())
+        .layer(ExternalAuthLayer::new(parts.upstream.clone()))
         .layer(AuthorizeLayer::new(entry.authorization).port(entry.port))
         .layer(RateLimitLayer::new(parts.limits))
+        .layer(InjectLayer::new())
+        .layer(RespondLayer::new())
+        .layer(PersistLayer::new())
         .layer(FilterLayer::new())
         .layer(MirrorLayer::new(beside))
         .service(parts.upstream)

@@ -1,10 +1,12 @@
 //! A cluster's ingress: the only open ports, and routing behind them. Consumers and limits are the gateway's duty.
 
 use tower::ServiceBuilder;
-use towpath_auth::AuthorizeLayer;
+use towpath_auth::{AuthorizeLayer, ExternalAuthLayer};
 use towpath_gateway_core::RescueLayer;
 use towpath_observability::RecordLayer;
-use towpath_routing::{FilterLayer, MirrorLayer, NormalizeLayer, RouteLayer};
+use towpath_routing::{
+    FilterLayer, InjectLayer, MirrorLayer, NormalizeLayer, PersistLayer, RespondLayer, RouteLayer,
+};
 use towpath_trace::TraceLayer;
 
 use crate::{Entry, HttpStack, Parts, beside};
@@ -17,7 +19,11 @@ pub fn ingress(parts: Parts, entry: Entry) -> impl HttpStack {
         .layer(RescueLayer::new())
         .layer(NormalizeLayer::edge())
         .layer(RouteLayer::new(entry.routes))
+        .layer(ExternalAuthLayer::new(parts.upstream.clone()))
         .layer(AuthorizeLayer::new(entry.authorization).port(entry.port))
+        .layer(InjectLayer::new())
+        .layer(RespondLayer::new())
+        .layer(PersistLayer::new())
         .layer(FilterLayer::new())
         .layer(MirrorLayer::new(beside))
         .service(parts.upstream)

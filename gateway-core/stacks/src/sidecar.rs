@@ -1,10 +1,13 @@
 //! A sidecar, both ways.
 
 use tower::ServiceBuilder;
-use towpath_auth::AuthorizeLayer;
+use towpath_auth::{AuthorizeLayer, ExternalAuthLayer};
 use towpath_gateway_core::{Live, RescueLayer};
 use towpath_observability::RecordLayer;
-use towpath_routing::{CorsLayer, FilterLayer, MirrorLayer, NormalizeLayer, RouteLayer, Routes};
+use towpath_routing::{
+    CorsLayer, FilterLayer, InjectLayer, MirrorLayer, NormalizeLayer, PersistLayer, RespondLayer, RouteLayer,
+    Routes,
+};
 use towpath_trace::TraceLayer;
 
 use crate::{Entry, HttpStack, Parts, beside};
@@ -31,6 +34,10 @@ pub fn sidecar_outbound(parts: Parts, routes: Live<Routes>) -> impl HttpStack {
         .layer(NormalizeLayer::mesh())
         .layer(RouteLayer::new(routes))
         .layer(CorsLayer::new())
+        .layer(ExternalAuthLayer::new(parts.upstream.clone()))
+        .layer(InjectLayer::new())
+        .layer(RespondLayer::new())
+        .layer(PersistLayer::new())
         .layer(FilterLayer::new())
         .layer(MirrorLayer::new(beside))
         .service(parts.upstream)

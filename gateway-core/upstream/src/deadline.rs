@@ -95,7 +95,8 @@ where
 
 /// Starts the clock, which counts from the request's arrival.
 fn begin(context: &Context, limit: Duration) -> Result<Limit, Fault> {
-    let left = limit.saturating_sub(context.started().elapsed());
+    let held = context.held().copied().unwrap_or_default();
+    let left = limit.saturating_add(held).saturating_sub(context.started().elapsed());
     let end = Instant::now() + left;
     context.set_deadline(end.into_std())?;
     Ok(Limit::until(end, left))
@@ -187,6 +188,16 @@ mod tests {
         std::thread::sleep(Duration::from_millis(15));
         let fault = run(DeadlineLayer::new(), context, Duration::from_millis(10)).await.unwrap_err();
         assert_eq!(fault.reason(), Reason::UpstreamTimeout);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_delay_that_was_injected_takes_nothing_from_the_limit() {
+        for (seconds, in_time) in [(44, true), (46, false)] {
+            let context = Context::new();
+            context.set_held(Duration::from_secs(30)).unwrap();
+            let answer = run(DeadlineLayer::new(), context, Duration::from_secs(seconds)).await;
+            assert_eq!(answer.is_ok(), in_time, "{seconds}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,13 +13,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as Task, Poll, ready};
 
-use http::header::CONTENT_TYPE;
 use http::{Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
-use towpath_gateway_core::{Body, Context, Fault, rescued};
+use towpath_gateway_core::{Body, Context, Fault, is_grpc, rescued};
 
 use crate::Cors;
 use crate::cors::Asked;
@@ -99,10 +98,7 @@ where
         let Some(asked) = Asked::of(&request) else {
             return CorsFuture { state: State::Passed { answer: self.inner.call(request), page: None } };
         };
-        let grpc = request
-            .headers()
-            .get(CONTENT_TYPE)
-            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        let grpc = is_grpc(request.headers());
         let page = Box::new(Page { asked, context, default: self.default.clone(), grpc });
         let state = if page.asked.preflight.is_some() {
             State::Preflight { page: Some(page) }

@@ -1,6 +1,6 @@
 //! Carries out the action of the rule that took a request.
 //!
-//! - **reads** the rule's [`RuleAction`] in the context's route; the host for redirects
+//! - **reads** the rule's [`RuleAction`] in the context's route; the session; the host for redirects
 //! - **writes** the context's backend; the request's headers, `Host` and path; the response's headers
 //! - **ends a request with** a redirect; 500 if a filter or the chosen backend is unresolved, or no backend has a share
 //! - **settings** those of the rule; the source of random numbers
@@ -153,7 +153,7 @@ fn carry_out<B, R: Default>(
     if let Some(redirect) = &action.filters().redirect {
         return redirected(redirect, action, request).map(Next::Answer);
     }
-    let (place, chosen) = choose(action, draw)?;
+    let (place, chosen) = choose(context, action, draw)?;
     if let Some(redirect) = &chosen.redirect {
         return redirected(redirect, action, request).map(Next::Answer);
     }
@@ -169,9 +169,17 @@ fn unresolved(detail: &'static str) -> Fault {
     Fault::new(Reason::Unresolved).with_detail(detail)
 }
 
-fn choose<'a>(action: &'a RuleAction, draw: &impl Draw) -> Result<(usize, &'a WeightedBackend), Fault> {
-    let place =
-        action.rule.split.choose(draw).ok_or_else(|| unresolved("the rule has no backend with a weight"))?;
+fn choose<'a>(
+    context: &Context,
+    action: &'a RuleAction,
+    draw: &impl Draw,
+) -> Result<(usize, &'a WeightedBackend), Fault> {
+    let home = context.session().and_then(|session| {
+        action.backends().iter().position(|own| Arc::ptr_eq(&own.backend, &session.backend))
+    });
+    let place = home
+        .or_else(|| action.rule.split.choose(draw))
+        .ok_or_else(|| unresolved("the rule has no backend with a weight"))?;
     match action.backends().get(place) {
         Some(chosen) if chosen.backend.endpoints().is_some() => Ok((place, chosen)),
         _ => Err(unresolved("the backend reference could not be resolved")),

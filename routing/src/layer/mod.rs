@@ -4,8 +4,11 @@ pub(crate) mod cors;
 pub(crate) mod filter;
 pub(crate) mod flow;
 mod host;
+pub(crate) mod inject;
 pub(crate) mod mirror;
 pub(crate) mod normalize;
+pub(crate) mod persist;
+pub(crate) mod respond;
 pub(crate) mod route;
 
 #[cfg(test)]

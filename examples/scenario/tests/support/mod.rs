@@ -1,5 +1,7 @@
 //! Processes and a small client for the tests of programs.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, unused_imports)] // each test file uses its part
+
+mod world;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -9,6 +11,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use tempfile::TempDir;
+pub use world::{World, send, service_of};
 
 /// A Gateway for every host.
 pub const GATEWAY: &str = "\

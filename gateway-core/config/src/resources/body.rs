@@ -1,14 +1,15 @@
 //! How the body of each kind is read: those of policies and routes strictly, those of Kubernetes' own kinds leniently.
 
 use super::core::{ConfigMap, EndpointSlice, Namespace, Pod, Secret, Service};
+use super::filter::HttpRouteFilterSpec;
 use super::gateway::{GatewayClassSpec, GatewaySpec, ListenerSetSpec, ReferenceGrantSpec};
 use super::istio::{AuthorizationPolicySpec, PeerAuthenticationSpec, WorkloadEntrySpec};
 use super::meta::Strict;
 use super::route::{GrpcRouteSpec, HttpRouteSpec, PortRouteSpec, TlsRouteSpec};
 use super::towpath::{ApiKeyPolicySpec, ConsumerSpec, MeshSpec, RateLimitPolicySpec};
-use crate::check;
 use crate::document::{Defect, Document};
 use crate::objects::Body;
+use crate::{check, extension};
 
 macro_rules! lenient {
     ($($kind:ty),*) => {
@@ -62,4 +63,5 @@ strict!(WorkloadEntrySpec, required, check::workload_entry);
 strict!(MeshSpec, empty, check::mesh);
 strict!(ApiKeyPolicySpec, required, nothing);
 strict!(ConsumerSpec, empty, check::consumer);
+strict!(HttpRouteFilterSpec, required, extension::check);
 strict!(RateLimitPolicySpec, required, check::rate_limit_policy);

@@ -3,6 +3,7 @@
 
 pub(crate) mod body;
 pub(crate) mod core;
+pub(crate) mod filter;
 pub(crate) mod gateway;
 pub(crate) mod istio;
 pub(crate) mod leaf;

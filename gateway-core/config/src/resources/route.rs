@@ -5,6 +5,7 @@ use serde::de::IgnoredAny;
 use serde_saphyr::Spanned;
 
 use super::Text;
+use super::filter::{ExtensionRef, ExternalAuthSpec};
 use super::leaf::{FieldName, FieldValue, Host, PreciseHost, Span, Status, Verb};
 
 /// What HTTP and gRPC routes have in common; they differ in their matches.
@@ -196,10 +197,8 @@ pub(crate) struct FilterSpec {
     pub(crate) url_rewrite: Option<RewriteSpec>,
     pub(crate) request_mirror: Option<MirrorSpec>,
     pub(crate) cors: Option<CorsSpec>,
-    #[serde(rename = "externalAuth")]
-    pub(crate) _external_auth: Option<IgnoredAny>,
-    #[serde(rename = "extensionRef")]
-    pub(crate) _extension_ref: Option<IgnoredAny>,
+    pub(crate) external_auth: Option<ExternalAuthSpec>,
+    pub(crate) extension_ref: Option<ExtensionRef>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -6,15 +6,23 @@ use towpath_gateway_core::{Attempt, Backend, Balance, Endpoint, Fault, Reason};
 
 /// Chooses an endpoint of `backend`; one that `tried` names only if no other can take the request.
 ///
-/// An unresolved backend ends as `Unresolved`, one without an endpoint of positive weight as `NoEndpoint`.
+/// The first try goes to `home`, where the request's session is, as long as it is an endpoint of the backend that takes
+/// requests. An unresolved backend ends as `Unresolved`, one without an endpoint of positive weight as `NoEndpoint`.
 pub(crate) fn choose(
     backend: &Backend,
+    home: Option<&Arc<Endpoint>>,
     tried: &[Attempt],
     random: impl FnMut(u64) -> u64,
 ) -> Result<Arc<Endpoint>, Fault> {
     let Some(endpoints) = backend.endpoints() else {
         return Err(Fault::new(Reason::Unresolved).with_detail(backend.name.to_string()));
     };
+    if let (Some(home), []) = (home, tried)
+        && home.weight > 0
+        && endpoints.iter().any(|endpoint| Arc::ptr_eq(endpoint, home))
+    {
+        return Ok(Arc::clone(home));
+    }
     let mut shares = Shares { endpoints, tried };
     if shares.total() == 0 {
         shares.tried = &[];
@@ -130,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_backend_that_cannot_be_used_says_why() {
-        let reason = |backend: Backend| choose(&backend, &[], |_| 0).unwrap_err().reason();
+        let reason = |backend: Backend| choose(&backend, None, &[], |_| 0).unwrap_err().reason();
         assert_eq!(reason(Backend::unresolved("shop/none:80")), Reason::Unresolved);
         for balance in [Balance::RoundRobin, Balance::LeastRequest] {
             assert_eq!(reason(backend(balance, &[])), Reason::NoEndpoint);
@@ -146,7 +154,7 @@ mod tests {
         let _less: Vec<_> = (0..4).map(|_| all[2].load.begin()).collect();
         // Place 0 is the first endpoint; place 1 of the rest is the third: 2/1 against 4/4.
         let mut places = [0, 1].into_iter();
-        let chosen = choose(&backend, &[], |_| places.next().unwrap()).unwrap();
+        let chosen = choose(&backend, None, &[], |_| places.next().unwrap()).unwrap();
         assert_eq!(index(&backend, &chosen), 2);
     }
 
@@ -154,7 +162,7 @@ mod tests {
     fn a_heavy_endpoint_does_not_take_its_turns_in_one_go() {
         let backend = backend(Balance::RoundRobin, &[50, 50]);
         let turns: Vec<_> =
-            (0..100).map(|_| index(&backend, &choose(&backend, &[], |_| 0).unwrap())).collect();
+            (0..100).map(|_| index(&backend, &choose(&backend, None, &[], |_| 0).unwrap())).collect();
         let longest = turns.chunk_by(|a, b| a == b).map(<[usize]>::len).max().unwrap();
         assert!(longest <= 3, "{longest} in a row");
     }
@@ -165,11 +173,29 @@ mod tests {
             let backend = backend(balance, &[1, 1, 0]);
             let first = tried(&backend, &[0]);
             for place in 0..4 {
-                let chosen = choose(&backend, &first, |bound| place % bound).unwrap();
+                let chosen = choose(&backend, None, &first, |bound| place % bound).unwrap();
                 assert_eq!(index(&backend, &chosen), 1);
             }
             let both = tried(&backend, &[0, 1]);
-            assert_ne!(index(&backend, &choose(&backend, &both, |_| 0).unwrap()), 2);
+            assert_ne!(index(&backend, &choose(&backend, None, &both, |_| 0).unwrap()), 2);
+        }
+    }
+
+    #[test]
+    fn a_session_goes_home_first_and_a_retry_leaves() {
+        for balance in [Balance::RoundRobin, Balance::LeastRequest] {
+            let backend = backend(balance, &[1, 1, 0]);
+            let all = backend.endpoints().unwrap();
+            for _ in 0..4 {
+                let chosen = choose(&backend, Some(&all[1]), &[], |_| 0).unwrap();
+                assert_eq!(index(&backend, &chosen), 1);
+            }
+            let again = choose(&backend, Some(&all[1]), &tried(&backend, &[1]), |_| 0).unwrap();
+            assert_eq!(index(&backend, &again), 0);
+            let drained = choose(&backend, Some(&all[2]), &[], |_| 0).unwrap();
+            assert_ne!(index(&backend, &drained), 2);
+            let gone = &endpoints(&[1])[0];
+            assert!(!Arc::ptr_eq(&choose(&backend, Some(gone), &[], |_| 0).unwrap(), gone));
         }
     }
 
@@ -181,7 +207,7 @@ mod tests {
             let backend = backend(Balance::RoundRobin, &weights);
             let mut counts = vec![0; weights.len()];
             for _ in 0..total {
-                counts[index(&backend, &choose(&backend, &[], |_| 0).unwrap())] += 1;
+                counts[index(&backend, &choose(&backend, None, &[], |_| 0).unwrap())] += 1;
             }
             prop_assert_eq!(counts, weights);
         }
@@ -196,7 +222,7 @@ mod tests {
             let flights: Vec<_> = backend.endpoints().unwrap().iter().zip(loads)
                 .flat_map(|(endpoint, load)| (0..load).map(move |_| endpoint.load.begin())).collect();
             let mut numbers = numbers.into_iter();
-            match choose(&backend, &[], |bound| numbers.next().unwrap_or(0) % bound) {
+            match choose(&backend, None, &[], |bound| numbers.next().unwrap_or(0) % bound) {
                 Ok(chosen) => prop_assert!(chosen.weight > 0),
                 Err(fault) => {
                     prop_assert_eq!(fault.reason(), Reason::NoEndpoint);

@@ -1,6 +1,6 @@
 //! Chooses the endpoint of each try and counts what is in flight to it.
 //!
-//! - **reads** the request's backend, the tries so far, the endpoints' load
+//! - **reads** the request's backend and session, the tries so far, the endpoints' load
 //! - **writes** a new [`Attempt`] with its outcome; the endpoint's load until the response body has ended
 //! - **ends a request with** `Unresolved` (500), `NoEndpoint` (503), `Internal` if no backend was chosen
 //! - **settings** the backend's own: its balance and its endpoints' weights
@@ -99,7 +99,8 @@ impl<S> Balance<S> {
         let Some(backend) = context.backend() else {
             return Err(Fault::new(Reason::Internal).with_detail("no backend: does a layer outside set one?"));
         };
-        let endpoint = choose(backend, &context.attempts(), self.random)?;
+        let home = context.session().map(|session| &session.endpoint);
+        let endpoint = choose(backend, home, &context.attempts(), self.random)?;
         Ok(context.begin_attempt(endpoint))
     }
 }

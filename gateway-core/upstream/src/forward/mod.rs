@@ -35,7 +35,7 @@ fn begin(context: &Context, random: Random) -> Result<Attempt, Fault> {
     let Some(backend) = context.backend() else {
         return Err(Fault::new(Reason::Internal).with_detail("no backend: does a layer outside set one?"));
     };
-    Ok(context.begin_attempt(choose(backend, &context.attempts(), random)?))
+    Ok(context.begin_attempt(choose(backend, None, &context.attempts(), random)?))
 }
 
 /// Notes that a try failed, and says whether another endpoint is worth one.

@@ -1,0 +1,66 @@
+//! What the answer of an authorization service comes to.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use towpath_gateway_core::Response;
+
+/// What becomes of the request.
+#[derive(Debug)]
+pub enum ExternalVerdict {
+    /// It goes on, with these changes.
+    Allow(HeaderChanges),
+    /// It ends with this answer.
+    Deny(Response),
+}
+
+/// Changes to headers that an authorization service asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeaderChanges {
+    pub(super) remove: Vec<HeaderName>,
+    pub(super) request: Vec<Line>,
+    pub(super) response: Vec<Line>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Line {
+    pub(super) name: HeaderName,
+    pub(super) value: HeaderValue,
+    pub(super) action: Action,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    Append,
+    AddIfAbsent,
+    Set,
+    SetIfPresent,
+}
+
+impl HeaderChanges {
+    /// Makes the changes to the request that goes on to the backend.
+    pub fn to_request(&self, headers: &mut HeaderMap) {
+        for name in &self.remove {
+            headers.remove(name);
+        }
+        self.request.iter().for_each(|line| line.write(headers));
+    }
+
+    /// Makes the changes to the backend's answer.
+    pub fn to_response(&self, headers: &mut HeaderMap) {
+        self.response.iter().for_each(|line| line.write(headers));
+    }
+}
+
+impl Line {
+    pub(super) fn write(&self, headers: &mut HeaderMap) {
+        let present = headers.contains_key(&self.name);
+        match (self.action, present) {
+            (Action::Append, _) | (Action::AddIfAbsent, false) => {
+                headers.append(self.name.clone(), self.value.clone());
+            }
+            (Action::Set, _) | (Action::SetIfPresent, true) => {
+                headers.insert(self.name.clone(), self.value.clone());
+            }
+            (Action::AddIfAbsent, true) | (Action::SetIfPresent, false) => {}
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! External authorization: a service that is asked about each request. What is sent to it and what its answer means is
+//! decided here without a clock and without a connection; [`ask_external`] does the asking, and knows nothing of routes.
+
+mod answer;
+mod ask;
+mod grpc;
+mod http;
+mod proto;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::{HeaderName, StatusCode};
+use towpath_gateway_core::{Backend, Fault, GrpcStatus, Policy, Reason};
+
+pub use self::answer::{ExternalVerdict, HeaderChanges};
+pub use self::ask::ask_external;
+
+/// A service that decides about requests (Gateway API, `HTTPExternalAuthFilter`; Envoy, `ext_authz`). It fails closed: a
+/// request about which it could not be asked is refused.
+#[derive(Debug, Clone)]
+pub struct ExternalAuth {
+    /// Who asked for it, as refusals name it in the log: `namespace/name`.
+    pub name: Arc<str>,
+    /// Where the service is.
+    pub backend: Arc<Backend>,
+    /// How it is spoken to.
+    pub protocol: ExternalAuthProtocol,
+    /// Bytes of the request's body that it may see. 0: the body is not sent. A longer body is refused with 413.
+    pub max_body: usize,
+    /// How long its answer may take.
+    pub timeout: Duration,
+    /// What requests are answered with if it could not be asked.
+    pub status_on_error: StatusCode,
+}
+
+impl Policy for ExternalAuth {}
+
+/// How an authorization service is spoken to. Of the client's headers it sees what is listed, never those of one hop.
+#[derive(Debug, Clone)]
+pub enum ExternalAuthProtocol {
+    /// A request like the client's: 200 allows, a 5xx is a failure of the service, and any other answer is the client's.
+    Http {
+        /// Stands before the request's path.
+        path_prefix: Arc<str>,
+        /// Headers that are sent besides `Host`, `Authorization` and `Content-Length`.
+        allowed_headers: Vec<HeaderName>,
+        /// Headers of a 200 that go on to the backend; empty: all but `Host` and what describes the answer itself. What
+        /// a client sends under a name in the list never goes on.
+        allowed_response_headers: Vec<HeaderName>,
+    },
+    /// `envoy.service.auth.v3.Authorization/Check`.
+    Grpc {
+        /// Headers that are sent; empty: all.
+        allowed_headers: Vec<HeaderName>,
+    },
+}
+
+impl ExternalAuth {
+    /// The time that an answer may take, if nothing else is said.
+    pub const TIMEOUT: Duration = Duration::from_secs(5);
+
+    /// A service behind `backend` that never sees bodies, has [`ExternalAuth::TIMEOUT`] to answer, and without which
+    /// requests end as 403 (the default of Envoy's `status_on_error`).
+    pub fn new(name: impl Into<Arc<str>>, backend: Arc<Backend>, protocol: ExternalAuthProtocol) -> Self {
+        let (timeout, status_on_error) = (Self::TIMEOUT, StatusCode::FORBIDDEN);
+        Self { name: name.into(), backend, protocol, max_body: 0, timeout, status_on_error }
+    }
+
+    /// The end of a request about which the service could not be asked.
+    pub(crate) fn failed(&self, detail: impl Into<std::borrow::Cow<'static, str>>) -> Fault {
+        let grpc = GrpcStatus::of_http(self.status_on_error).code();
+        Fault::new(Reason::ExternalAuthFailed)
+            .with_status(self.status_on_error, grpc)
+            .with_policy(Arc::clone(&self.name))
+            .with_detail(detail)
+    }
+}
+
+/// Whether a header concerns one hop or the framing of one message: such a header neither goes to an authorization service
+/// nor is taken from its answer.
+fn is_framing(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "host"
+            | "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "transfer-encoding"
+            | "content-length"
+            | "te"
+            | "trailer"
+            | "upgrade"
+            | "expect"
+    )
+}

@@ -1,0 +1,218 @@
+//! Asks an external service about each request.
+//!
+//! - **reads** the route's [`ExternalAuth`]; the request's head, and its body as far as the settings say
+//! - **writes** headers that the service asks for, towards the backend and towards the client
+//! - **ends a request with** the service's own answer (`ExternalDenied` in the log); `ExternalAuthFailed` and the status
+//!   of the settings (403) if it could not be asked; `BodyTooLarge` (413)
+//! - **settings** the route's; the layer's own for services without routes; the service by which backends are reached
+//! - **place** after what tells who asks by itself (API keys), before authorization policies, limits and all that changes
+//!   the request: Istio asks such services first, too
+
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as Task, Poll};
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http_body::Body as _;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+use towpath_gateway_core::{Body, Context, Fault, Reason, Request, Response};
+
+use crate::external::{ExternalAuth, ExternalVerdict, ask_external};
+
+/// Applies [`AskExternally`].
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use axum::{Router, http::StatusCode, routing::get};
+/// use tower::{ServiceBuilder, service_fn};
+/// use towpath_auth::{ExternalAuth, ExternalAuthLayer, ExternalAuthProtocol};
+/// use towpath_gateway_core::{Backend, Body, Fault, Request, RescueLayer, Response};
+///
+/// // Stands in for a client that sends a request to its context's backend.
+/// let client = service_fn(|question: Request| async move {
+///     let mut answer = Response::new(Body::empty());
+///     if question.headers().get("authorization").is_none() {
+///         *answer.status_mut() = StatusCode::UNAUTHORIZED;
+///     }
+///     Ok::<_, Fault>(answer)
+/// });
+/// let protocol = ExternalAuthProtocol::Http {
+///     path_prefix: "/check".into(),
+///     allowed_headers: Vec::new(),
+///     allowed_response_headers: Vec::new(),
+/// };
+/// let auth = ExternalAuth::new("shop/web", Arc::new(Backend::unresolved("shop/auth:80")), protocol);
+/// let app: Router = Router::new().route("/", get(|| async { "hello" })).layer(
+///     ServiceBuilder::new()
+///         .layer(RescueLayer::new())
+///         .map_request(|request: axum::extract::Request| request.map(Body::new))
+///         .layer(ExternalAuthLayer::new(client).default_policy(auth))
+///         .map_response(|response: axum::response::Response| response.map(Body::new))
+///         .map_request(|request: Request| request.map(axum::body::Body::new)),
+/// );
+/// # use tower::ServiceExt as _;
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+/// # let request = axum::extract::Request::new(axum::body::Body::empty());
+/// # assert_eq!(runtime.block_on(app.oneshot(request)).unwrap().status(), 401);
+/// ```
+#[derive(Debug, Clone)]
+pub struct ExternalAuthLayer<A> {
+    client: A,
+    default: Option<Arc<ExternalAuth>>,
+}
+
+impl<A> ExternalAuthLayer<A> {
+    /// Asks on routes that carry [`ExternalAuth`]. `client` sends a request to the backend in its context.
+    pub fn new(client: A) -> Self {
+        Self { client, default: None }
+    }
+
+    /// What holds for routes that carry none, and for services without routing.
+    #[must_use]
+    pub fn default_policy(self, policy: ExternalAuth) -> Self {
+        Self { default: Some(Arc::new(policy)), ..self }
+    }
+}
+
+impl<S, A: Clone> Layer<S> for ExternalAuthLayer<A> {
+    type Service = AskExternally<S, A>;
+
+    fn layer(&self, inner: S) -> AskExternally<S, A> {
+        AskExternally { inner, settings: self.clone() }
+    }
+}
+
+/// Passes on what the external service allows.
+#[derive(Debug, Clone)]
+pub struct AskExternally<S, A> {
+    inner: S,
+    settings: ExternalAuthLayer<A>,
+}
+
+impl<S, A> Service<Request> for AskExternally<S, A>
+where
+    S: Service<Request, Response = Response, Error: Into<Fault>, Future: Send> + Clone + Send + 'static,
+    A: Service<Request, Response = Response, Error: Into<Fault>, Future: Send> + Clone + Send + 'static,
+{
+    type Response = Response;
+    type Error = Fault;
+    type Future = ExternalAuthFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Task<'_>) -> Poll<Result<(), Fault>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let context = Context::of(request.extensions_mut());
+        if context.policy::<ExternalAuth>().or(self.settings.default.as_deref()).is_none() {
+            return ExternalAuthFuture { state: State::Passed { answer: self.inner.call(request) } };
+        }
+        // What was asked for readiness is what has to be called.
+        let next = self.inner.clone();
+        let inner = mem::replace(&mut self.inner, next);
+        let asking = decided(inner, self.settings.clone(), request, context);
+        ExternalAuthFuture { state: State::Asking { answer: Box::pin(asking) } }
+    }
+}
+
+async fn decided<S, A>(
+    mut inner: S,
+    settings: ExternalAuthLayer<A>,
+    mut request: Request,
+    context: Context,
+) -> Result<Response, Fault>
+where
+    S: Service<Request, Response = Response, Error: Into<Fault>>,
+    A: Service<Request, Response = Response, Error: Into<Fault>>,
+{
+    let auth = context.policy::<ExternalAuth>().or(settings.default.as_deref());
+    let Some(auth) = auth else { return Err(Fault::new(Reason::Internal)) };
+    let shown = shown(auth, &mut request).await?;
+    let (head, body) = request.into_parts();
+    match ask_external(settings.client, auth, &head, &shown).await? {
+        ExternalVerdict::Deny(response) => {
+            // An inner rescue may have answered already; the first fault is the one that ended the request.
+            let _ = context.set_fault(Fault::new(Reason::ExternalDenied).with_policy(Arc::clone(&auth.name)));
+            Ok(response)
+        }
+        ExternalVerdict::Allow(changes) => {
+            let mut request = Request::from_parts(head, body);
+            changes.to_request(request.headers_mut());
+            let mut response = inner.call(request).await.map_err(Into::into)?;
+            changes.to_response(response.headers_mut());
+            Ok(response)
+        }
+    }
+}
+
+/// What the service may see of the body. What was read for it goes on to the backend all the same.
+async fn shown(auth: &ExternalAuth, request: &mut Request) -> Result<Bytes, Fault> {
+    if auth.max_body == 0 || request.body().is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    let too_large = || Fault::new(Reason::BodyTooLarge).with_policy(Arc::clone(&auth.name));
+    let limit = u64::try_from(auth.max_body).unwrap_or(u64::MAX);
+    let stated = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if stated.is_some_and(|stated: u64| stated > limit) || request.body().size_hint().lower() > limit {
+        return Err(too_large());
+    }
+    let body = mem::take(request.body_mut());
+    let whole = Limited::new(body, auth.max_body).collect().await.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            too_large()
+        } else {
+            Fault::new(Reason::ClientGone).with_source(error)
+        }
+    })?;
+    let trailers = whole.trailers().cloned();
+    let bytes = whole.to_bytes();
+    *request.body_mut() = match trailers {
+        None => Body::from(bytes.clone()),
+        Some(trailers) => {
+            let trailers = std::future::ready(Some(Ok(trailers)));
+            Body::new(Body::from(bytes.clone()).with_trailers(trailers))
+        }
+    };
+    Ok(bytes)
+}
+
+pin_project! {
+    /// The answer of [`AskExternally`].
+    pub struct ExternalAuthFuture<F> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<F> {
+        Passed { #[pin] answer: F },
+        Asking { answer: Pin<Box<dyn Future<Output = Result<Response, Fault>> + Send>> },
+    }
+}
+
+impl<F, E> Future for ExternalAuthFuture<F>
+where
+    F: Future<Output = Result<Response, E>>,
+    E: Into<Fault>,
+{
+    type Output = Result<Response, Fault>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProjection::Passed { answer } => answer.poll(cx).map_err(Into::into),
+            StateProjection::Asking { answer } => answer.as_mut().poll(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
