@@ -6,12 +6,12 @@ use std::time::Duration;
 use towpath_gateway_core::TrustDomain;
 
 use crate::document::Defect;
-use crate::filter;
 use crate::matches::Match;
 use crate::resources::gateway::{GatewaySpec, ListenerSetSpec, ListenerSpec};
 use crate::resources::istio::{PeerAuthenticationSpec, WorkloadEntrySpec};
 use crate::resources::route::{BackendRef, FlowSpec, GrpcRouteSpec, HttpRouteSpec, RouteSpec, RuleSpec};
 use crate::resources::towpath::{ConsumerSpec, MeshSpec, RateLimitPolicySpec};
+use crate::{filter, session};
 
 /// Largest weight of a backend (Gateway API, `BackendRef.weight`).
 const MAX_WEIGHT: u32 = 1_000_000;
@@ -81,6 +81,9 @@ fn rule<M: Match>(rule: &RuleSpec<M>, found: &mut Vec<Defect>) {
     for backend in &rule.backend_refs {
         filter::compile(&backend.filters, prefixed, found);
         weight(backend, found);
+    }
+    if let Some(session) = &rule.session_persistence {
+        session::check(session, found);
     }
     if let Some(timeouts) = &rule.timeouts
         && let (Some(request), Some(backend)) = (&timeouts.request, &timeouts.backend_request)

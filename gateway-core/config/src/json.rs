@@ -198,6 +198,21 @@ fn policies(rule: &Rule) -> Value {
         let asked = json!({"backend": &*auth.backend.name, "protocol": protocol, "maxBody": auth.max_body});
         set(&mut value, "externalAuth", asked);
     }
+    if let Some(session) = rule.policies.get::<routing::SessionPersistence>() {
+        let carrier = match &session.carrier {
+            routing::SessionCarrier::Cookie(name) => json!({"cookie": &**name}),
+            routing::SessionCarrier::Header(name) => json!({"header": name.as_str()}),
+        };
+        let text = |limit: Option<std::time::Duration>| limit.map(|limit| format!("{limit:?}"));
+        let limits = (text(session.absolute_timeout), text(session.idle_timeout));
+        let session = json!({
+            "in": carrier,
+            "absoluteTimeout": limits.0,
+            "idleTimeout": limits.1,
+            "permanent": session.permanent,
+        });
+        set(&mut value, "session", session);
+    }
     if let Some(fault) = rule.policies.get::<routing::FaultInjection>() {
         let delay = fault.delay.map(|delay| {
             json!({"fixedDelay": format!("{:?}", delay.fixed), "perMillion": delay.share.per_million()})

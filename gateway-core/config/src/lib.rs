@@ -45,6 +45,7 @@ mod references;
 mod resources;
 mod role;
 mod rule;
+mod session;
 mod sidecar;
 mod snapshot;
 mod source;

@@ -19,9 +19,9 @@ use crate::resources::route::{
     BackendRef, MirrorSpec, ParentRef, RetrySpec, RouteSpec, RuleSpec, TimeoutsSpec,
 };
 use crate::status::{Refusal, Verdict};
-use crate::topology::Rules;
+use crate::topology::{Hop, Rules};
 use crate::{ObjectName, Problem, Role};
-use crate::{external_auth, filter};
+use crate::{external_auth, filter, session};
 
 /// The port of the ingress Service that the gateway sends to.
 const INGRESS_PORT: u16 = 80;
@@ -84,10 +84,8 @@ fn compile_rule<M: Match>(
         Rules::Front if !redirects => (Filters::default(), work.ingress_backend()),
         Rules::Whole | Rules::Behind | Rules::Front => (filters, backends),
     };
-    if let Some(persistence) = &spec.session_persistence {
-        work.problems.push(route.warning(persistence.referenced, "sessionPersistence is not served yet"));
-    }
     let rule = spec.name.clone().unwrap_or_else(|| index.to_string());
+    let session = session(work, route, spec, &rule, &backends);
     // What was wrong with a match was found when the object was read.
     let matches = spec.matches.iter().map(|request| request.compile(&mut Vec::new())).collect();
     let rule = Rule {
@@ -95,9 +93,29 @@ fn compile_rule<M: Match>(
         matches,
         filters,
         backends,
-        policies: policies(work.plan.rules, spec, added),
+        policies: policies(work.plan.rules, spec, added).merged(&session),
     };
     Some(CompiledRule { section: spec.name.clone(), rule })
+}
+
+/// Sessions of the rule, where it is carried out.
+fn session<M>(
+    work: &mut Work<'_>,
+    route: &Stored<RouteSpec<M>>,
+    spec: &RuleSpec<M>,
+    rule: &str,
+    backends: &[WeightedBackend],
+) -> Policies {
+    let Some(session) = spec.session_persistence.as_ref().filter(|_| work.plan.rules != Rules::Front) else {
+        return Policies::default();
+    };
+    if work.plan.hop == Hop::AttachedSidecar {
+        let message = "in the scenario `attached` a session stays with its backend: the endpoint is chosen by the \
+                       gateway's sidecar";
+        work.problems.push(route.warning(session.referenced, message));
+    }
+    let owner = format!("{}#{rule}", route.name);
+    Policies::builder().with(session::compile(&session.value, &owner, backends)).build()
 }
 
 fn filters<M: Match>(

@@ -10,6 +10,7 @@ pub(crate) mod leaf;
 pub(crate) mod meta;
 pub(crate) mod route;
 pub(crate) mod towpath;
+pub(crate) mod traffic;
 
 use serde_saphyr::Spanned;
 

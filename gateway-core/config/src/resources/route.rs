@@ -7,6 +7,7 @@ use serde_saphyr::Spanned;
 use super::Text;
 use super::filter::{ExtensionRef, ExternalAuthSpec};
 use super::leaf::{FieldName, FieldValue, Host, PreciseHost, Span, Status, Verb};
+use super::traffic::SessionSpec;
 
 /// What HTTP and gRPC routes have in common; they differ in their matches.
 #[derive(Debug, Deserialize)]
@@ -114,7 +115,7 @@ pub(crate) struct RuleSpec<M> {
     pub(crate) backend_refs: Vec<BackendRef>,
     pub(crate) timeouts: Option<TimeoutsSpec>,
     pub(crate) retry: Option<RetrySpec>,
-    pub(crate) session_persistence: Option<Spanned<IgnoredAny>>,
+    pub(crate) session_persistence: Option<Spanned<SessionSpec>>,
 }
 
 #[derive(Debug, Deserialize)]
