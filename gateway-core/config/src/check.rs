@@ -47,11 +47,34 @@ pub(crate) fn grpc_route(spec: &GrpcRouteSpec, found: &mut Vec<Defect>) {
 }
 
 fn route<M: Match>(spec: &RouteSpec<M>, found: &mut Vec<Defect>) {
+    lengths(spec, found);
     for rule in spec.rules.iter().flatten() {
         for request in &rule.matches {
             request.compile(found);
         }
         self::rule(rule, found);
+    }
+}
+
+/// The lengths that the definition of the resource allows (Gateway API, `HTTPRouteSpec`, `HTTPRouteRule`).
+fn lengths<M>(spec: &RouteSpec<M>, found: &mut Vec<Defect>) {
+    let rules = spec.rules.as_deref().unwrap_or_default();
+    let longest = |length: fn(&RuleSpec<M>) -> usize| rules.iter().map(length).max().unwrap_or_default();
+    let matches = rules.iter().map(|rule| rule.matches.len()).sum();
+    for (what, length, limit) in [
+        ("parentRefs", spec.parent_refs.len(), 32),
+        ("hostnames", spec.hostnames.len(), 16),
+        ("rules", rules.len(), 16),
+        ("matches in one rule", longest(|rule| rule.matches.len()), 64),
+        ("matches in all rules", matches, 128),
+        ("filters in one rule", longest(|rule| rule.filters.len()), 16),
+        ("backendRefs in one rule", longest(|rule| rule.backend_refs.len()), 16),
+    ] {
+        if length > limit {
+            let message = format!("there are {length} {what}, and {limit} are allowed");
+            let suggestion = Some("split the route into several".into());
+            found.push(Defect { location: None, message, suggestion });
+        }
     }
 }
 

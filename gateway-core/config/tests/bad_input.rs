@@ -151,6 +151,46 @@ fn weights_that_are_all_zero_are_noticed() {
 }
 
 #[test]
+fn lists_are_as_long_as_the_definition_allows_and_no_longer() {
+    let list = |item: &str, count: usize| format!("[{}]", vec![item; count].join(", "));
+    let matching = |matches: usize| {
+        format!("{{matches: {}, backendRefs: [{{name: pages, port: 9080}}]}}", list("{}", matches))
+    };
+    for (rules, message) in [
+        (list(&matching(8), 16), None),
+        (
+            list(&matching(1), 17),
+            Some("there are 17 rules, and 16 are allowed (split the route into several)"),
+        ),
+        (list(&matching(64), 2), None),
+        (list(&matching(65), 1), Some("there are 65 matches in one rule, and 64 are allowed")),
+        (list(&matching(43), 3), Some("there are 129 matches in all rules, and 128 are allowed")),
+    ] {
+        let found = problems(&compiled(&[WORLD, &route("web", &rules)], &gateway()));
+        match message {
+            Some(message) => assert!(found.iter().any(|problem| problem.contains(message)), "{found:?}"),
+            None => assert_eq!(found, Vec::<String>::new()),
+        }
+    }
+}
+
+#[test]
+fn an_expression_that_is_wrong_or_too_large_refuses_its_route_and_no_other() {
+    let regex = |value: &str| {
+        let path = format!("{{path: {{type: RegularExpression, value: '{value}'}}}}");
+        route("bad", &format!("[{{matches: [{path}], backendRefs: [{{name: pages, port: 9080}}]}}]"))
+    };
+    let good = route("good", "[{backendRefs: [{name: pages, port: 9080}]}]");
+    for value in ["/(", "/(?=x)", "/(((a{999}){999}){999})"] {
+        let snapshot = compiled(&[WORLD, &regex(value), &good], &gateway());
+        let found = problems(&snapshot);
+        assert!(found.len() == 1 && found[0].starts_with("error: 1.yaml:6:"), "{value}: {found:?}");
+        assert!(!rule(&snapshot, "shop/good#0").is_null());
+        assert!(rule(&snapshot, "shop/bad#0").is_null());
+    }
+}
+
+#[test]
 fn other_documents_are_left_alone() {
     let texts = [
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {}\nanything: [1, {a: ~}]\n",
