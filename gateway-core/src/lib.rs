@@ -39,7 +39,9 @@ pub use body::{Body, BodyError, Watch};
 pub use connection::{Connection, TlsFacts, TlsVersion};
 pub use consumer::Consumer;
 pub use context::{Context, Decision, Session, SlotTaken};
-pub use endpoint::{Backend, Balance, Endpoint, Locality, Protocol, Transport, Workload};
+pub use endpoint::{
+    Backend, Balance, Endpoint, Locality, Protocol, TlsServer, TlsSubject, Transport, Workload,
+};
 pub use fault::{Blame, Fault, GrpcCode, Reason, Replay};
 pub use flow::{BoxDatagrams, Datagrams, Flow};
 pub use grpc::{GrpcStatus, is_grpc};

@@ -5,10 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use towpath_gateway_core::{
-    Backend, Balance, Endpoint, Load, Locality, Protocol, SpiffeId, Transport, Workload,
+    Backend, Balance, Endpoint, Load, Locality, Protocol, SpiffeId, TlsServer, Transport, Workload,
 };
 use towpath_mesh_mtls::MtlsMode;
 
+use crate::backend_tls::TlsPolicies;
 use crate::endpoints::{Candidate, Index, MeshWorkload, candidates, protocol};
 use crate::objects::{Objects, Stored};
 use crate::peer::{self, Peers};
@@ -64,6 +65,8 @@ pub(crate) struct Backends<'a> {
     pool: EndpointPool,
     made: HashMap<(ObjectName, u16, Carries), Result<Arc<Backend>, Refusal>>,
     plaintext: HashMap<Arc<str>, &'static str>,
+    /// For gateways: sidecars follow the mesh's own policies.
+    pub(crate) tls: TlsPolicies,
 }
 
 impl<'a> Backends<'a> {
@@ -74,9 +77,22 @@ impl<'a> Backends<'a> {
         peers: &'a Peers<'a>,
         hop: Hop,
         before: Option<&'a EndpointPool>,
+        tls: TlsPolicies,
     ) -> Self {
         let (pool, made, plaintext) = (EndpointPool::default(), HashMap::new(), HashMap::new());
-        Self { objects, index: Index::of(objects), options, mesh, peers, hop, before, pool, made, plaintext }
+        Self {
+            objects,
+            index: Index::of(objects),
+            options,
+            mesh,
+            peers,
+            hop,
+            before,
+            pool,
+            made,
+            plaintext,
+            tls,
+        }
     }
 
     /// The endpoints in use, to be kept for the next time.
@@ -102,10 +118,26 @@ impl<'a> Backends<'a> {
             return made.clone();
         }
         let made = find_port(self.objects, name, port, carries).and_then(|(service, service_port)| {
+            let tls = self.tls.of(&service.name, service_port).filter(|_| carries != Carries::Datagrams);
             let framing = match carries {
+                Carries::Http if tls.is_some() => protocol(service_port).unwrap_or_default(),
                 Carries::Http => protocol(service_port)
                     .map_err(|message| Refusal { reason: "UnsupportedProtocol", message })?,
                 Carries::Streams | Carries::Datagrams => Protocol::Opaque,
+            };
+            let tls = match (tls, self.hop) {
+                (None, _) => None,
+                (Some(Ok(server)), Hop::Direct { .. }) => Some(server),
+                // The reference resolves, and nothing may be sent: in plaintext least of all.
+                (Some(Err(_)), _) => return Ok(Arc::new(Backend::unresolved(backend_name(name, port)))),
+                (Some(Ok(_)), Hop::AttachedSidecar) => {
+                    let message = format!(
+                        "a BackendTLSPolicy is for {name}:{port}, and the attached sidecar does not carry it out: \
+                         requests end as 500"
+                    );
+                    problems.push(service.error(None, message));
+                    return Ok(Arc::new(Backend::unresolved(backend_name(name, port))));
+                }
             };
             match (self.hop, carries) {
                 (Hop::AttachedSidecar, Carries::Http) => Ok(self.over_sidecar(service, port, framing, problems)),
@@ -115,7 +147,7 @@ impl<'a> Backends<'a> {
                     format!("{name}:{port} cannot be reached by layer 4 over the attached sidecar, which carries HTTP"),
                 )),
                 (Hop::AttachedSidecar | Hop::Direct { .. }, _) => {
-                    Ok(self.direct(service, service_port, (framing, carries), problems))
+                    Ok(self.direct(service, service_port, (framing, carries, tls.as_ref()), problems))
                 }
             }
         });
@@ -152,13 +184,14 @@ impl<'a> Backends<'a> {
         &mut self,
         service: &Stored<Service>,
         port: &ServicePort,
-        (framing, carries): (Protocol, Carries),
+        (framing, carries, tls): (Protocol, Carries, Option<&Arc<TlsServer>>),
         problems: &mut Vec<Problem>,
     ) -> Arc<Backend> {
         let name: Arc<str> = backend_name(&service.name, port.port).into();
         let (mut endpoints, mut left_out) = (Vec::new(), LeftOut::default());
         for candidate in candidates(&self.index, service, port) {
-            let transport = match self.transport(&candidate, carries) {
+            let by_policy = tls.map(|server| (Transport::Tls { server: Arc::clone(server) }, None));
+            let transport = match by_policy.map_or_else(|| self.transport(&candidate, carries), Ok) {
                 Ok((transport, why)) => {
                     self.plaintext.extend(why.map(|why| (Arc::clone(&name), why)));
                     transport

@@ -10,6 +10,7 @@ use towpath_auth::AuthorizationPolicies;
 use towpath_gateway_core::SpiffeId;
 
 use crate::backend::Backends;
+use crate::backend_tls::TlsPolicies;
 use crate::certificate::Credential;
 use crate::endpoints::Facts;
 use crate::load::load;
@@ -165,8 +166,12 @@ fn compile_role(
         }
     };
     let peers = Peers::new(objects, word.mesh.root_namespace.clone(), word.scenario);
-    let backends =
-        Backends::new(objects, options, &word.mesh, &peers, plan.hop, before.map(|kept| &kept.endpoints));
+    let tls = match options.role {
+        Role::Gateway | Role::Ingress => TlsPolicies::compile(objects, &mut problems),
+        Role::Sidecar { .. } => TlsPolicies::default(),
+    };
+    let endpoints = before.map(|kept| &kept.endpoints);
+    let backends = Backends::new(objects, options, &word.mesh, &peers, plan.hop, endpoints, tls);
     let (status, listeners) = (Vec::new(), Vec::new());
     let mut work = Work {
         objects,

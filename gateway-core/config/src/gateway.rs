@@ -163,6 +163,16 @@ impl GatewayState<'_> {
         format!("{owner}/{}", listener.spec.name.value)
     }
 
+    /// The backends of all routes that are attached.
+    pub(crate) fn backend_names(&self) -> impl Iterator<Item = &str> {
+        let rules =
+            self.listeners.iter().flat_map(|listener| &listener.routes).flat_map(|(_, route)| &route.rules);
+        let flows =
+            self.listeners.iter().flat_map(|listener| &listener.flows).flat_map(|route| &route.backends);
+        let backends = rules.flat_map(|rule| &rule.backends).chain(flows);
+        backends.map(|weighted| &*weighted.backend.name)
+    }
+
     /// The sets with their status.
     pub(crate) fn set_status(&self) -> impl Iterator<Item = Value> {
         self.sets.iter().enumerate().map(|(at, set)| set.status(at, &self.listeners))

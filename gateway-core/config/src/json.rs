@@ -244,12 +244,16 @@ fn backend(backend: &Backend) -> Value {
 
 fn endpoint(endpoint: &Endpoint) -> Value {
     let identities = match &endpoint.transport {
-        Transport::Plaintext => Vec::new(),
+        Transport::Plaintext | Transport::Tls { .. } => Vec::new(),
         Transport::Mtls { identities } => identities.iter().map(ToString::to_string).collect(),
     };
     json!({
         "address": endpoint.address.to_string(),
-        "transport": if matches!(endpoint.transport, Transport::Plaintext) { "plaintext" } else { "mtls" },
+        "transport": match endpoint.transport {
+            Transport::Plaintext => "plaintext",
+            Transport::Mtls { .. } => "mtls",
+            Transport::Tls { .. } => "tls",
+        },
         "identities": identities,
         "protocol": match endpoint.protocol {
             Protocol::Http1 => "http1",

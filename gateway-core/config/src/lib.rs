@@ -18,6 +18,7 @@
 mod authorization;
 mod authorization_rule;
 mod backend;
+mod backend_tls;
 mod certificate;
 mod check;
 mod compile;

@@ -32,7 +32,6 @@ struct FileObjects {
 
 /// Kinds that are known and not compiled.
 const NOT_SERVED: &[(&str, &str)] = &[
-    ("gateway.networking.k8s.io", "BackendTLSPolicy"),
     ("security.istio.io", "RequestAuthentication"),
     ("networking.istio.io", "ServiceEntry"),
     ("networking.istio.io", "VirtualService"),
@@ -41,7 +40,7 @@ const NOT_SERVED: &[(&str, &str)] = &[
 
 /// Versions that are read, by group.
 const VERSIONS: &[(&str, &[&str])] = &[
-    ("gateway.networking.k8s.io", &["v1", "v1beta1", "v1alpha2"]),
+    ("gateway.networking.k8s.io", &["v1", "v1beta1", "v1alpha2", "v1alpha3"]),
     ("", &["v1"]),
     ("discovery.k8s.io", &["v1"]),
     ("security.istio.io", &["v1", "v1beta1"]),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_saphyr::Location;
 
 use crate::document::{Defect, Document, Place};
+use crate::resources::backend_tls::BackendTlsPolicySpec;
 use crate::resources::core::{ConfigMap, EndpointSlice, Namespace, Pod, Secret, Service};
 use crate::resources::filter::HttpRouteFilterSpec;
 use crate::resources::gateway::{GatewayClassSpec, GatewaySpec, ListenerSetSpec, ReferenceGrantSpec};
@@ -149,6 +150,7 @@ kinds! {
     TLSRoute(TlsRouteSpec) in "gateway.networking.k8s.io" Namespaced => tls_routes;
     TCPRoute(PortRouteSpec) in "gateway.networking.k8s.io" Namespaced => tcp_routes;
     UDPRoute(PortRouteSpec) in "gateway.networking.k8s.io" Namespaced => udp_routes;
+    BackendTLSPolicy(BackendTlsPolicySpec) in "gateway.networking.k8s.io" Namespaced => backend_tls_policies;
     ReferenceGrant(ReferenceGrantSpec) in "gateway.networking.k8s.io" Namespaced => reference_grants;
     Namespace(Namespace) in "" Cluster => namespaces;
     Service(Service) in "" Namespaced => services;

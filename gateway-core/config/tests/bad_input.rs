@@ -50,11 +50,11 @@ fn every_finding_tells_where_and_what_was_meant() {
         ),
         (
             "apiVersion: gateway.networking.k8s.io/v2\nkind: HTTPRoute\nmetadata: {name: r}\n".into(),
-            "error: 0.yaml:1:13: version `v2` of this kind is not read (read are v1, v1beta1, v1alpha2)",
+            "error: 0.yaml:1:13: version `v2` of this kind is not read (read are v1, v1beta1, v1alpha2, v1alpha3)",
         ),
         (
-            "apiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: {name: r}\n".into(),
-            "warning: 0.yaml:2:7: BackendTLSPolicy is not served yet: it has no effect",
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: r}\n".into(),
+            "warning: 0.yaml:2:7: ServiceEntry is not served yet: it has no effect",
         ),
         ("kind: Service\nmetadata: {name: r}\n".into(), "error: 0.yaml:1:7: missing field `apiVersion`"),
         ("apiVersion: v1\nkind: Service\nspec: {}\n".into(), "error: 0.yaml:3:1: Service: missing field `metadata`"),

@@ -7,7 +7,8 @@ use towpath_gateway_core::{Connected, Destination, Fault};
 use towpath_mesh_mtls::{Identity, OriginateLayer};
 use towpath_trace::SpanLayer;
 use towpath_upstream::{
-    BalanceLayer, DeadlineLayer, ForwardStreams, Pool, PoolSettings, RetryLayer, TcpConnector,
+    BalanceLayer, DeadlineLayer, ForwardStreams, OriginateTlsLayer, Pool, PoolSettings, RetryLayer,
+    TcpConnector,
 };
 
 use crate::{HttpStack, Streams};
@@ -43,5 +44,6 @@ fn connector(
 {
     ServiceBuilder::new()
         .layer(OriginateLayer::new(reach.identity))
+        .layer(OriginateTlsLayer::new())
         .service(TcpConnector::new(reach.connect_timeout))
 }

@@ -8,6 +8,7 @@
 //! | [`RetryLayer`] | sends a request again where that is provably safe |
 //! | [`BalanceLayer`] | chooses an endpoint of the request's backend for this try |
 //! | [`Pool`] | carries the try over a kept connection, HTTP/1.1 or HTTP/2 |
+//! | [`OriginateTlsLayer`] | TLS to servers that have to prove a name |
 //! | a connect stack, such as [`TcpConnector`] | opens connections: `Service<Destination, Response = Connected>` |
 //!
 //! [`client`] stacks all of them. Layer 4 has no requests: [`ForwardStreams`] and [`ForwardDatagrams`] choose an endpoint once
@@ -23,6 +24,7 @@ mod policy;
 mod pool;
 mod random;
 mod retry;
+mod tls;
 
 pub use balance::{Balance, BalanceFuture, BalanceLayer};
 pub use client::{Client, client};
@@ -33,3 +35,4 @@ pub use policy::{Retry, Timeouts};
 pub use pool::{Pool, PoolFuture, PoolSettings};
 pub use random::Random;
 pub use retry::{RetryFuture, RetryLayer, Retrying};
+pub use tls::{OriginateTls, OriginateTlsLayer};

@@ -1,5 +1,6 @@
 //! How the body of each kind is read: those of policies and routes strictly, those of Kubernetes' own kinds leniently.
 
+use super::backend_tls::BackendTlsPolicySpec;
 use super::core::{ConfigMap, EndpointSlice, Namespace, Pod, Secret, Service};
 use super::filter::HttpRouteFilterSpec;
 use super::gateway::{GatewayClassSpec, GatewaySpec, ListenerSetSpec, ReferenceGrantSpec};
@@ -9,7 +10,7 @@ use super::route::{GrpcRouteSpec, HttpRouteSpec, PortRouteSpec, TlsRouteSpec};
 use super::towpath::{ApiKeyPolicySpec, ConsumerSpec, MeshSpec, RateLimitPolicySpec};
 use crate::document::{Defect, Document};
 use crate::objects::Body;
-use crate::{check, extension};
+use crate::{backend_tls, check, extension};
 
 macro_rules! lenient {
     ($($kind:ty),*) => {
@@ -56,6 +57,7 @@ strict!(HttpRouteSpec, required, check::http_route);
 strict!(GrpcRouteSpec, required, check::grpc_route);
 strict!(TlsRouteSpec, required, check::flow_route);
 strict!(PortRouteSpec, required, check::flow_route);
+strict!(BackendTlsPolicySpec, required, backend_tls::check);
 strict!(ReferenceGrantSpec, required, nothing);
 strict!(PeerAuthenticationSpec, empty, check::peer_authentication);
 strict!(AuthorizationPolicySpec, empty, nothing);

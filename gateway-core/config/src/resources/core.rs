@@ -13,7 +13,9 @@ pub(crate) struct Namespace {}
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct ConfigMap {}
+pub(crate) struct ConfigMap {
+    pub(crate) data: Option<BTreeMap<String, String>>,
+}
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

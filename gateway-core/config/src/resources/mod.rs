@@ -1,6 +1,7 @@
 //! Resources as they are written. These types never leave the crate. Leaves are read into their final types, so that
 //! a value that makes no sense is refused with its line and column.
 
+pub(crate) mod backend_tls;
 pub(crate) mod body;
 pub(crate) mod core;
 pub(crate) mod filter;

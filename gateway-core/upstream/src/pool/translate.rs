@@ -69,7 +69,7 @@ pub(super) fn to_http2(request: &mut Request, endpoint: &Endpoint) -> Result<(),
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(match endpoint.transport {
         Transport::Plaintext => Scheme::HTTP,
-        Transport::Mtls { .. } => Scheme::HTTPS,
+        Transport::Mtls { .. } | Transport::Tls { .. } => Scheme::HTTPS,
     });
     parts.authority = authority;
     parts.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
