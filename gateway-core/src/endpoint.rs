@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::{Load, SpiffeId};
+use crate::{Load, SpiffeId, TlsServer};
 
 /// One address that serves a backend.
 #[derive(Debug)]
@@ -69,26 +69,6 @@ pub enum Transport {
         /// What it has to prove.
         server: Arc<TlsServer>,
     },
-}
-
-/// A server of TLS: the name that it is asked for, and what its certificate must be like.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct TlsServer {
-    /// Server name of the hello (RFC 6066 section 3).
-    pub name: Arc<str>,
-    /// The certificate must be for one of these; empty: for `name` (RFC 9525).
-    pub subjects: Vec<TlsSubject>,
-    /// Authorities that may vouch for it, in DER.
-    pub roots: Vec<Arc<[u8]>>,
-}
-
-/// A subject alternative name (RFC 5280 section 4.2.1.6).
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum TlsSubject {
-    /// A DNS name, which a wildcard of the certificate may stand for.
-    Dns(Arc<str>),
-    /// A URI, compared as it is written.
-    Uri(Arc<str>),
 }
 
 /// What is spoken to an endpoint.

@@ -32,6 +32,7 @@ mod rescue;
 mod route;
 mod seam;
 mod sync;
+mod tls_server;
 mod trace;
 
 pub use attempt::{Attempt, Outcome};
@@ -39,9 +40,7 @@ pub use body::{Body, BodyError, Watch};
 pub use connection::{Connection, TlsFacts, TlsVersion};
 pub use consumer::Consumer;
 pub use context::{Context, Decision, Session, SlotTaken};
-pub use endpoint::{
-    Backend, Balance, Endpoint, Locality, Protocol, TlsServer, TlsSubject, Transport, Workload,
-};
+pub use endpoint::{Backend, Balance, Endpoint, Locality, Protocol, Transport, Workload};
 pub use fault::{Blame, Fault, GrpcCode, Reason, Replay};
 pub use flow::{BoxDatagrams, Datagrams, Flow};
 pub use grpc::{GrpcStatus, is_grpc};
@@ -53,4 +52,5 @@ pub use policy::{Policies, PoliciesBuilder, Policy};
 pub use rescue::{Rescue, RescueFuture, RescueLayer, rescued};
 pub use route::RouteName;
 pub use seam::{HttpService, Request, Response};
+pub use tls_server::{TlsClient, TlsServer, TlsSubject};
 pub use trace::{SpanId, TraceContext, TraceId};

@@ -10,6 +10,7 @@ use towpath_gateway_core::{
 use towpath_mesh_mtls::MtlsMode;
 
 use crate::backend_tls::TlsPolicies;
+use crate::client_certificate::ClientCertificate;
 use crate::endpoints::{Candidate, Index, MeshWorkload, candidates, protocol};
 use crate::objects::{Objects, Stored};
 use crate::peer::{self, Peers};
@@ -63,11 +64,16 @@ pub(crate) struct Backends<'a> {
     hop: Hop,
     before: Option<&'a EndpointPool>,
     pool: EndpointPool,
-    made: HashMap<(ObjectName, u16, Carries), Result<Arc<Backend>, Refusal>>,
+    made: HashMap<Use, Result<Arc<Backend>, Refusal>>,
     plaintext: HashMap<Arc<str>, &'static str>,
     /// For gateways: sidecars follow the mesh's own policies.
     pub(crate) tls: TlsPolicies,
+    /// What the Gateways show to servers whose routes are being compiled.
+    pub(crate) client: Option<ClientCertificate>,
 }
+
+/// A port of a Service, what is sent there, and the Secret with the certificate that is shown there.
+type Use = (ObjectName, u16, Carries, Option<ObjectName>);
 
 impl<'a> Backends<'a> {
     pub(crate) fn new(
@@ -92,6 +98,7 @@ impl<'a> Backends<'a> {
             made,
             plaintext,
             tls,
+            client: None,
         }
     }
 
@@ -113,7 +120,7 @@ impl<'a> Backends<'a> {
         carries: Carries,
         problems: &mut Vec<Problem>,
     ) -> Result<Arc<Backend>, Refusal> {
-        let key = (name.clone(), port, carries);
+        let key = (name.clone(), port, carries, self.client.as_ref().map(|shown| shown.secret.clone()));
         if let Some(made) = self.made.get(&key) {
             return made.clone();
         }
@@ -127,7 +134,10 @@ impl<'a> Backends<'a> {
             };
             let tls = match (tls, self.hop) {
                 (None, _) => None,
-                (Some(Ok(server)), Hop::Direct { .. }) => Some(server),
+                (Some(Ok(server)), Hop::Direct { .. }) => Some(match &self.client {
+                    Some(shown) => Arc::new((*server).clone().with_client(Arc::clone(&shown.client))),
+                    None => server,
+                }),
                 // The reference resolves, and nothing may be sent: in plaintext least of all.
                 (Some(Err(_)), _) => return Ok(Arc::new(Backend::unresolved(backend_name(name, port)))),
                 (Some(Ok(_)), Hop::AttachedSidecar) => {

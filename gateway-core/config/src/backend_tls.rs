@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use rustls::RootCertStore;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use towpath_gateway_core::{TlsServer, TlsSubject};
 
+use crate::authorities;
 use crate::compile::Work;
 use crate::document::Defect;
 use crate::gateway::GatewayState;
@@ -17,7 +16,10 @@ use crate::resources::backend_tls::{BackendTlsPolicySpec, LocalRef, SubjectKind}
 use crate::resources::core::ServicePort;
 use crate::resources::towpath::TargetRef;
 use crate::status::{Refusal, Verdict, condition, item};
-use crate::{ObjectName, Problem};
+use crate::{ObjectName, Options, Problem};
+
+/// The authorities that the machine trusts (Gateway API, `WellKnownCACertificatesType`).
+const SYSTEM: &str = "System";
 
 type Policy = Stored<BackendTlsPolicySpec>;
 
@@ -59,12 +61,12 @@ pub(crate) fn check(spec: &BackendTlsPolicySpec, found: &mut Vec<Defect>) {
 }
 
 impl TlsPolicies {
-    pub(crate) fn compile(objects: &Objects, problems: &mut Vec<Problem>) -> Self {
+    pub(crate) fn compile(objects: &Objects, options: &Options, problems: &mut Vec<Problem>) -> Self {
         let mut policies = Self::default();
         let mut all: Vec<_> = objects.backend_tls_policies.values().collect();
         all.sort_by(|a, b| a.seniority().cmp(&b.seniority()));
         for policy in all {
-            policies.add(objects, policy, problems);
+            policies.add(objects, options, policy, problems);
         }
         for refused in objects.refused.iter().filter(|refused| refused.kind == "BackendTLSPolicy") {
             let broken = || Refusal::new("NoValidCACertificate", "the BackendTLSPolicy could not be read");
@@ -83,13 +85,21 @@ impl TlsPolicies {
         policies
     }
 
-    fn add(&mut self, objects: &Objects, policy: &Policy, problems: &mut Vec<Problem>) {
-        let demand = server(objects, policy);
-        let mut accepted = Err(Refusal::new("Conflicted", "older policies are for all that it is for"));
+    fn add(&mut self, objects: &Objects, options: &Options, policy: &Policy, problems: &mut Vec<Problem>) {
+        let (demand, resolved) = server(objects, options, policy);
+        let mut accepted = Err(Refusal::new("TargetNotFound", "nothing of what it is for is there"));
         for target in &policy.spec.target_refs {
             let service = name_of(&policy.name.namespace, target);
             if !is_service(target) || !objects.services.contains_key(&service) {
                 let message = format!("there is no {} {service} to attach to", target.kind);
+                problems.push(policy.error(target.name.referenced, message));
+                continue;
+            }
+            if let Some(section) =
+                target.section_name.as_deref().filter(|name| !has_port(objects, &service, name))
+            {
+                let message =
+                    format!("Service {service} has no port named `{section}`: this is for none of them");
                 problems.push(policy.error(target.name.referenced, message));
                 continue;
             }
@@ -99,15 +109,21 @@ impl TlsPolicies {
                 accepted = Ok(());
             } else {
                 let message = format!("an older BackendTLSPolicy is for {} already", target.name.value);
-                problems.push(policy.warning(target.name.referenced, message));
+                problems.push(policy.warning(target.name.referenced, message.clone()));
+                if accepted.is_err() {
+                    accepted = Err(Refusal::new("Conflicted", message));
+                }
             }
         }
-        let mut resolved = Ok(());
-        if let Err(refusal) = demand {
+        if let Err(refusal) = &resolved {
+            let what = if demand.is_err() { "its Services answer 500" } else { "the others hold" };
+            problems.push(policy.error(None, format!("{}: {what}", refusal.message)));
+        }
+        if let (Err(refusal), true) = (&demand, resolved.is_ok()) {
             problems.push(policy.error(None, format!("{}: its Services answer 500", refusal.message)));
-            let invalid = Refusal::new("NoValidCACertificate", refusal.message.clone());
-            accepted = accepted.and(Err(invalid));
-            resolved = Err(refusal);
+        }
+        if let Err(refusal) = demand {
+            accepted = accepted.and(Err(refusal));
         }
         self.judged.push(Judged { name: policy.name.clone(), accepted, resolved });
     }
@@ -133,26 +149,51 @@ fn name_of(namespace: &Arc<str>, target: &TargetRef) -> ObjectName {
     ObjectName { namespace: Arc::clone(namespace), name: target.name.value.as_str().into() }
 }
 
-fn server(objects: &Objects, policy: &Policy) -> Demand {
+/// Of what a system trusts, whatever is of use here: it may hold certificates that are too old or too odd.
+fn usable(found: Vec<Arc<[u8]>>) -> Vec<Arc<[u8]>> {
+    let mut store = RootCertStore::empty();
+    found.into_iter().filter(|root| store.add(root.to_vec().into()).is_ok()).collect()
+}
+
+fn has_port(objects: &Objects, service: &ObjectName, name: &str) -> bool {
+    let ports = objects.services.get(service).into_iter().flat_map(|service| &service.spec.spec.ports);
+    ports.into_iter().any(|port| port.name.as_deref() == Some(name))
+}
+
+/// What its servers have to prove, as long as one authority can be read, and the first reference that leads nowhere.
+fn server(objects: &Objects, options: &Options, policy: &Policy) -> (Demand, Verdict) {
     let validation = &policy.spec.validation;
-    if validation.well_known_ca_certificates.is_some() {
-        let message =
-            "`wellKnownCACertificates` is not served yet: name the authorities by `caCertificateRefs`";
-        return Err(Refusal::new("InvalidCACertificateRef", message));
+    let (mut roots, mut resolved) = (Vec::new(), Ok(()));
+    if let Some(word) = &validation.well_known_ca_certificates {
+        match (word.value.as_str(), options.system_authorities) {
+            (SYSTEM, Some(read)) => roots = usable(read()),
+            (word, _) => {
+                let message = format!("`wellKnownCACertificates: {word}` is not served: `{SYSTEM}` is");
+                return (Err(Refusal::new("Invalid", message)), resolved);
+            }
+        }
+        if roots.is_empty() {
+            let message = "the system has no certificates of authorities";
+            resolved = Err(Refusal::new("InvalidCACertificateRef", message));
+        }
     }
-    let mut roots = Vec::new();
     for reference in &validation.ca_certificate_refs {
-        roots.extend(authorities(objects, &policy.name.namespace, reference)?);
+        match authorities(objects, &policy.name.namespace, reference) {
+            Ok(found) => roots.extend(found),
+            Err(refusal) => resolved = resolved.and(Err(refusal)),
+        }
+    }
+    if let (true, Err(refusal)) = (roots.is_empty(), &resolved) {
+        return (Err(Refusal::new("NoValidCACertificate", refusal.message.clone())), resolved);
     }
     let subjects = validation.subject_alt_names.iter().filter_map(|subject| match subject.kind {
         SubjectKind::Hostname => Some(TlsSubject::Dns(Arc::clone(&subject.hostname.as_ref()?.0))),
         SubjectKind::Uri => Some(TlsSubject::Uri(subject.uri.as_ref()?.value.as_str().into())),
     });
     let (name, subjects) = (Arc::clone(&validation.hostname.0), subjects.collect());
-    Ok(Arc::new(TlsServer { name, subjects, roots }))
+    (Ok(Arc::new(TlsServer::new(name, subjects, roots))), resolved)
 }
 
-/// The certificates of a `ConfigMap` under `ca.crt`, each of them usable.
 fn authorities(
     objects: &Objects,
     namespace: &Arc<str>,
@@ -163,18 +204,7 @@ fn authorities(
         return Err(Refusal::new("InvalidKind", message));
     }
     let name = ObjectName { namespace: Arc::clone(namespace), name: reference.name.value.as_str().into() };
-    let invalid = |why: &str| Refusal::new("InvalidCACertificateRef", format!("ConfigMap {name}{why}"));
-    let map = objects.config_maps.get(&name).ok_or_else(|| invalid(" is not there"))?;
-    let text = map.spec.data.as_ref().and_then(|data| data.get("ca.crt"));
-    let text = text.ok_or_else(|| invalid(" has no `ca.crt`"))?;
-    let found: Result<Vec<CertificateDer<'static>>, _> =
-        CertificateDer::pem_slice_iter(text.as_bytes()).collect();
-    let found = found.map_err(|_| invalid(": `ca.crt` is not PEM"))?;
-    let mut store = RootCertStore::empty();
-    if found.is_empty() || found.iter().any(|root| store.add(root.clone()).is_err()) {
-        return Err(invalid(": `ca.crt` holds no usable certificate"));
-    }
-    Ok(found.iter().map(|root| root.as_ref().into()).collect())
+    authorities::read(objects, &name)
 }
 
 /// The status of each policy, for every Gateway with a route to one of its Services.

@@ -11,13 +11,16 @@ use crate::resources::gateway::{GatewaySpec, ListenerSetSpec, ListenerSpec};
 use crate::resources::istio::{PeerAuthenticationSpec, WorkloadEntrySpec};
 use crate::resources::route::{BackendRef, FlowSpec, GrpcRouteSpec, HttpRouteSpec, RouteSpec, RuleSpec};
 use crate::resources::towpath::{ConsumerSpec, MeshSpec, RateLimitPolicySpec};
-use crate::{filter, session};
+use crate::{client_validation, filter, session};
 
 /// Largest weight of a backend (Gateway API, `BackendRef.weight`).
 const MAX_WEIGHT: u32 = 1_000_000;
 
 pub(crate) fn gateway(spec: &GatewaySpec, found: &mut Vec<Defect>) {
     listeners(&spec.listeners, found);
+    if let Some(frontend) = spec.tls.as_ref().and_then(|tls| tls.frontend.as_ref()) {
+        client_validation::check(frontend, found);
+    }
 }
 
 pub(crate) fn listener_set(spec: &ListenerSetSpec, found: &mut Vec<Defect>) {

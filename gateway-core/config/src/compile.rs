@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde_json::Value;
@@ -42,6 +43,8 @@ pub struct Options {
     pub now: SystemTime,
     /// Says whether an address is of this machine; `None`: every address counts as usable.
     pub is_local: Option<fn(IpAddr) -> bool>,
+    /// Reads the authorities that the system trusts, in DER; `None`: policies that ask for them are refused.
+    pub system_authorities: Option<fn() -> Vec<Arc<[u8]>>>,
 }
 
 impl Options {
@@ -56,6 +59,7 @@ impl Options {
             scenario: None,
             now: SystemTime::now(),
             is_local: None,
+            system_authorities: None,
         }
     }
 }
@@ -167,7 +171,7 @@ fn compile_role(
     };
     let peers = Peers::new(objects, word.mesh.root_namespace.clone(), word.scenario);
     let tls = match options.role {
-        Role::Gateway | Role::Ingress => TlsPolicies::compile(objects, &mut problems),
+        Role::Gateway | Role::Ingress => TlsPolicies::compile(objects, options, &mut problems),
         Role::Sidecar { .. } => TlsPolicies::default(),
     };
     let endpoints = before.map(|kept| &kept.endpoints);

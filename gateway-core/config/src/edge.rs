@@ -16,7 +16,7 @@ use crate::policy::Attachments;
 use crate::resources::gateway::GatewaySpec;
 use crate::status::{condition, item};
 use crate::topology::Rules;
-use crate::{Duty, EdgeCertificate, Listener, backend_tls, crossing, flow, listener_set};
+use crate::{Duty, EdgeTls, Listener, backend_tls, crossing, flow, listener_set};
 
 /// The port of plaintext behind a gateway, for Gateways that have no HTTP listener of their own.
 const HTTP_PORT: u16 = 80;
@@ -101,19 +101,18 @@ fn unknown_in_port_map(work: &mut Work<'_>) {
 struct Socket {
     name: String,
     address: SocketAddr,
-    https: bool,
-    certificates: Vec<EdgeCertificate>,
+    tls: Option<EdgeTls>,
     routes: Vec<routing::Listener>,
 }
 
 impl Socket {
     fn listener(self, authorization: AuthorizationPolicies) -> Listener {
-        let duty = Duty::Edge { certificates: self.certificates, routes: self.routes, authorization };
+        let duty = Duty::Edge { tls: self.tls, routes: self.routes, authorization };
         Listener { name: self.name.into(), address: self.address, duty }
     }
 
     /// Adds a listener; one with the same host name and port is joined, so that neither hides the other.
-    fn add(&mut self, listener: routing::Listener, certificates: &[EdgeCertificate]) {
+    fn add(&mut self, listener: routing::Listener, tls: Option<&EdgeTls>) {
         let same = |there: &&mut routing::Listener| {
             there.hostname == listener.hostname && there.port == listener.port
         };
@@ -121,10 +120,8 @@ impl Socket {
             Some(there) => there.routes.extend(listener.routes),
             None => self.routes.push(listener),
         }
-        for certificate in certificates {
-            if self.certificates.iter().all(|there| there.hostname != certificate.hostname) {
-                self.certificates.push(certificate.clone());
-            }
+        if let (Some(there), Some(tls)) = (&mut self.tls, tls) {
+            there.add(&tls.certificates);
         }
     }
 }
@@ -142,11 +139,11 @@ fn sockets(work: &mut Work<'_>, gateways: &[GatewayState<'_>]) -> BTreeMap<Socke
                 https: listener.https,
                 routes: listener.routes.iter().map(|(_, route)| route.clone()).collect(),
             };
-            open(work, &mut sockets, gateway, &table, &listener.certificates);
+            open(work, &mut sockets, gateway, &table, listener.tls().as_ref());
         }
         if behind {
             for table in plaintext_tables(gateway) {
-                open(work, &mut sockets, gateway, &table, &[]);
+                open(work, &mut sockets, gateway, &table, None);
             }
         }
     }
@@ -212,27 +209,26 @@ fn open(
     sockets: &mut BTreeMap<SocketAddr, Socket>,
     gateway: &GatewayState<'_>,
     table: &routing::Listener,
-    certificates: &[EdgeCertificate],
+    tls: Option<&EdgeTls>,
 ) {
     let name = &gateway.object.name;
     for address in socket_addresses(work, gateway, table.port) {
         let socket = sockets.entry(address).or_insert_with(|| Socket {
             name: format!("{name}:{}", table.port),
             address,
-            https: table.https,
-            certificates: Vec::new(),
+            tls: tls.map(EdgeTls::bare),
             routes: Vec::new(),
         });
-        if socket.https == table.https {
-            socket.add(table.clone(), certificates);
-        } else {
+        if let Some(difference) = EdgeTls::difference(socket.tls.as_ref(), tls) {
             let message = format!(
-                "{address} is taken by {} with another protocol: `{}` has no socket",
+                "{address} is taken by {} with {difference}: `{}` has no socket",
                 socket.name, table.name
             );
             work.problems.push(
                 gateway.object.error(None, message).suggest("give one of the Gateways another address"),
             );
+        } else {
+            socket.add(table.clone(), tls);
         }
     }
 }

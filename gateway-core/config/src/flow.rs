@@ -10,6 +10,7 @@ use towpath_gateway_core::RouteName;
 use towpath_routing::{FlowListener, FlowRoute, Hostname, WeightedBackend};
 
 use crate::backend::Carries;
+use crate::client_certificate::ByClient;
 use crate::compile::Work;
 use crate::edge::socket_addresses;
 use crate::gateway::GatewayState;
@@ -20,7 +21,7 @@ use crate::resources::route::{BackendRef, FlowSpec};
 use crate::rule::{resolve, service_name, unresolved};
 use crate::status::{Verdict, item, parent};
 use crate::topology::Rules;
-use crate::{Duty, EdgeCertificate, Listener, StreamTls};
+use crate::{Duty, EdgeTls, Listener, StreamTls};
 
 /// Attaches the routes of layer 4 to the listeners of their parents and adds their status.
 pub(crate) fn attach_all(work: &mut Work<'_>, gateways: &mut [GatewayState<'_>]) {
@@ -48,16 +49,17 @@ fn attach<S: FlowSpec>(
     if wanted.is_empty() {
         return;
     }
-    let (compiled, resolved) = compile(work, route, carries);
+    let mut by_client = ByClient::new();
     let mut parents = Vec::new();
     for Wanted { reference, gateway, set } in wanted {
         let Some(gateway) = gateways.get_mut(gateway) else { continue };
+        let (compiled, resolved) = by_client.of(work, gateway, |work| compile(work, route, carries));
         let verdict = takers(work, gateway, set, route, reference, route.spec.hostnames())
-            .map(|places| put(gateway, places, &compiled));
+            .map(|places| put(gateway, places, compiled));
         if let Err(refusal) = &verdict {
             work.problems.push(route.error(reference.name.referenced, refusal.message.clone()));
         }
-        let (verdicts, own) = ((&verdict, &resolved), &route.name.namespace);
+        let (verdicts, own) = ((&verdict, resolved), &route.name.namespace);
         parents.push(parent(reference, own, &work.controller(), verdicts, route.generation));
     }
     work.status.push(item(route, json!({ "parents": parents })));
@@ -124,18 +126,23 @@ pub(crate) fn open(work: &mut Work<'_>, gateways: &[GatewayState<'_>], taken: &B
             let Some(kind) = listener.flow else { continue };
             let (kind, table) = served(work, gateway, listener, kind);
             let port = listener.spec.port.value;
+            let tls = listener.tls().filter(|_| kind == FlowKind::Terminate);
             for address in socket_addresses(work, gateway, port) {
                 let place = (kind == FlowKind::Udp, address);
                 let socket = sockets
                     .entry(place)
-                    .or_insert_with(|| Socket::new(gateway, listener.spec.port.value, kind));
+                    .or_insert_with(|| Socket::new(gateway, listener.spec.port.value, kind, tls.as_ref()));
                 let free = kind == FlowKind::Udp || !taken.contains(&address);
-                if free && socket.kind == kind {
-                    socket.add(table.clone(), &listener.certificates);
+                let difference = if free && socket.kind == kind {
+                    EdgeTls::difference(socket.tls.as_ref(), tls.as_ref())
+                } else {
+                    Some("another protocol")
+                };
+                let Some(difference) = difference else {
+                    socket.add(table.clone(), tls.as_ref());
                     continue;
-                }
-                let message =
-                    format!("{address} is taken with another protocol: `{}` has no socket", table.name);
+                };
+                let message = format!("{address} is taken with {difference}: `{}` has no socket", table.name);
                 let problem = gateway.object.error(None, message);
                 work.problems.push(problem.suggest("give one of the Gateways another address"));
             }
@@ -173,38 +180,36 @@ struct Socket {
     name: String,
     port: u16,
     kind: FlowKind,
-    certificates: Vec<EdgeCertificate>,
+    tls: Option<EdgeTls>,
     routes: Vec<FlowListener>,
 }
 
 impl Socket {
-    fn new(gateway: &GatewayState<'_>, port: u16, kind: FlowKind) -> Self {
+    fn new(gateway: &GatewayState<'_>, port: u16, kind: FlowKind, tls: Option<&EdgeTls>) -> Self {
         let name = format!("{}:{port}", gateway.object.name);
-        Self { name, port, kind, certificates: Vec::new(), routes: Vec::new() }
+        Self { name, port, kind, tls: tls.map(EdgeTls::bare), routes: Vec::new() }
     }
 
-    fn add(&mut self, table: FlowListener, certificates: &[EdgeCertificate]) {
+    fn add(&mut self, table: FlowListener, tls: Option<&EdgeTls>) {
         self.routes.push(table);
-        for certificate in certificates {
-            if self.certificates.iter().all(|there| there.hostname != certificate.hostname) {
-                self.certificates.push(certificate.clone());
-            }
+        if let (Some(there), Some(tls)) = (&mut self.tls, tls) {
+            there.add(&tls.certificates);
         }
     }
 
     fn listener(self, address: SocketAddr, authorization: AuthorizationPolicies) -> Listener {
-        let Self { name, port, kind, certificates, routes } = self;
-        let tls = match kind {
-            FlowKind::Udp => {
+        let Self { name, port, kind, tls, routes } = self;
+        let tls = match (kind, tls) {
+            (FlowKind::Udp, _) => {
                 return Listener {
                     name: name.into(),
                     address,
                     duty: Duty::Datagram { port, routes, authorization },
                 };
             }
-            FlowKind::Tcp => StreamTls::Opaque,
-            FlowKind::Passthrough => StreamTls::Passthrough,
-            FlowKind::Terminate => StreamTls::Terminate(certificates),
+            (FlowKind::Passthrough, _) => StreamTls::Passthrough,
+            (_, Some(tls)) => StreamTls::Terminate(tls),
+            (_, None) => StreamTls::Opaque,
         };
         Listener { name: name.into(), address, duty: Duty::Stream { tls, port, routes, authorization } }
     }

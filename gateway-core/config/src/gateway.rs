@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use crate::client_certificate::{self, ClientCertificate};
+use crate::client_validation;
 use crate::compile::Work;
 use crate::listener::{self, ListenerState};
 use crate::listener_set::{self, SetState};
@@ -17,6 +19,10 @@ pub(crate) struct GatewayState<'a> {
     pub(crate) object: &'a Arc<Stored<GatewaySpec>>,
     pub(crate) accepted: Verdict,
     pub(crate) programmed: Verdict,
+    /// Whether its own references lead somewhere; those of its listeners are theirs.
+    pub(crate) resolved: Verdict,
+    /// What it shows to backends that ask.
+    pub(crate) client: Option<ClientCertificate>,
     /// Addresses that the resource asks for; all of the machine if it names none.
     pub(crate) addresses: Vec<IpAddr>,
     /// Whether every listener of its own is.
@@ -31,15 +37,11 @@ pub(crate) fn judge<'a>(work: &mut Work<'a>, object: &'a Arc<Stored<GatewaySpec>
     let mut listeners: Vec<_> =
         object.spec.listeners.iter().map(|spec| listener::judge(work, object, spec)).collect();
     mark_conflicts(&mut listeners);
-    if let Some(backend) = object.spec.tls.as_ref().and_then(|tls| tls.backend.as_ref()) {
-        work.problems
-            .push(object.warning(backend.referenced, "`tls.backend` is not served yet: it has no effect"));
-    }
-    shut_without_client_certificates(object, &mut listeners);
+    client_validation::judge(work, object, &mut listeners);
     let valid = any_valid(&listeners);
     let all_valid = listeners.iter().all(|listener| listener.accepted.is_ok());
     let mut sets = listener_set::attach(work, object, &mut listeners);
-    shut_without_client_certificates(object, &mut listeners);
+    client_validation::judge(work, object, &mut listeners);
     listener_set::settle_sets(&mut sets, &listeners);
     for listener in &listeners {
         let owner = listener.set.and_then(|at| sets.get(at));
@@ -54,21 +56,10 @@ pub(crate) fn judge<'a>(work: &mut Work<'a>, object: &'a Arc<Stored<GatewaySpec>
             });
         }
     }
+    let (client, resolved) = client_certificate::judge(work, object);
     let (addresses, accepted, programmed) = addresses(work, object);
     let accepted = accepted.and_then(|()| parameters(work, object)).and(valid);
-    GatewayState { object, accepted, programmed, addresses, all_valid, listeners, sets }
-}
-
-/// Without the check of client certificates that the Gateway asks for, its listeners would be open to anybody: those of its
-/// sets as well as its own.
-fn shut_without_client_certificates(object: &Stored<GatewaySpec>, listeners: &mut [ListenerState<'_>]) {
-    if object.spec.tls.as_ref().is_none_or(|tls| tls.frontend.is_none()) {
-        return;
-    }
-    let refusal = Refusal::new("UnsupportedValue", "validation of client certificates is not served yet");
-    for listener in listeners.iter_mut().filter(|l| l.ends_tls() && l.accepted.is_ok()) {
-        listener.accepted = Err(refusal.clone());
-    }
+    GatewayState { object, accepted, programmed, resolved, client, addresses, all_valid, listeners, sets }
 }
 
 /// Listeners of one port that nothing tells apart: neither is served (Gateway API, `GatewaySpec.listeners`).
@@ -199,14 +190,17 @@ impl GatewayState<'_> {
             .iter()
             .map(|address| json!({"type": "IPAddress", "value": address.to_string()}))
             .collect();
+        let mut conditions = vec![
+            condition("Accepted", reason, &self.accepted, generation),
+            condition("Programmed", "Programmed", &programmed, generation),
+            condition("ResolvedRefs", "ResolvedRefs", &self.resolved, generation),
+        ];
+        conditions.extend(client_validation::insecure(&self.object.spec, generation));
         item(
             self.object,
             json!({
                 "addresses": addresses,
-                "conditions": [
-                    condition("Accepted", reason, &self.accepted, generation),
-                    condition("Programmed", "Programmed", &programmed, generation),
-                ],
+                "conditions": conditions,
                 "attachedListenerSets": attached,
                 "listeners": own.map(|listener| listener.status(generation)).collect::<Vec<_>>(),
             }),

@@ -7,7 +7,7 @@ use towpath_rate_limit::RateLimit;
 use towpath_routing::{self as routing, Filters, PathMatch, RequestMatch, Rule};
 use towpath_upstream::{Retry, Timeouts};
 
-use crate::{Duty, Listener, Snapshot, StreamTls};
+use crate::{Duty, EdgeTls, Listener, Snapshot, StreamTls};
 
 pub(crate) fn snapshot(snapshot: &Snapshot) -> Value {
     json!({
@@ -32,22 +32,21 @@ pub(crate) fn set(object: &mut Value, field: &str, value: Value) {
 fn listener(listener: &Listener) -> Value {
     let mut value = json!({"name": &*listener.name, "address": listener.address.to_string()});
     match &listener.duty {
-        Duty::Edge { certificates, routes, authorization } => {
-            let names: Vec<_> =
-                certificates.iter().map(|certificate| certificate.hostname.to_string()).collect();
+        Duty::Edge { tls, routes, authorization } => {
             set(&mut value, "duty", "edge".into());
-            set(&mut value, "certificates", names.into());
+            edge_tls(&mut value, tls.as_ref());
             set(&mut value, "authorization", (!authorization.is_empty()).into());
             set(&mut value, "routes", routes.iter().map(table).collect());
         }
         Duty::Stream { tls, port, routes, authorization } => {
-            let tls = match tls {
-                StreamTls::Opaque => "none",
-                StreamTls::Passthrough => "passthrough",
-                StreamTls::Terminate(_) => "terminate",
+            let (word, ends) = match tls {
+                StreamTls::Opaque => ("none", None),
+                StreamTls::Passthrough => ("passthrough", None),
+                StreamTls::Terminate(tls) => ("terminate", Some(tls)),
             };
             set(&mut value, "duty", "stream".into());
-            set(&mut value, "tls", tls.into());
+            set(&mut value, "tls", word.into());
+            edge_tls(&mut value, ends);
             flows(&mut value, *port, routes, authorization);
         }
         Duty::Datagram { port, routes, authorization } => {
@@ -67,6 +66,17 @@ fn listener(listener: &Listener) -> Value {
         }
     }
     value
+}
+
+/// Names of certificates, and what is asked of clients.
+fn edge_tls(value: &mut Value, tls: Option<&EdgeTls>) {
+    let certificates = tls.map(|tls| tls.certificates.as_slice()).unwrap_or_default();
+    let names: Vec<_> = certificates.iter().map(|certificate| certificate.hostname.to_string()).collect();
+    set(value, "certificates", names.into());
+    if let Some(clients) = tls.and_then(|tls| tls.clients.as_ref()) {
+        let validation = json!({"mode": clients.mode, "authorities": clients.roots.len()});
+        set(value, "clientValidation", validation);
+    }
 }
 
 fn flows(

@@ -15,12 +15,16 @@
 //! );
 //! ```
 
+mod authorities;
 mod authorization;
 mod authorization_rule;
 mod backend;
 mod backend_tls;
 mod certificate;
+mod certificate_ref;
 mod check;
+mod client_certificate;
+mod client_validation;
 mod compile;
 mod crossing;
 mod document;
@@ -57,5 +61,8 @@ mod topology;
 pub use compile::{Options, compile};
 pub use problem::{Position, Problem, Severity};
 pub use role::{InboundPort, ObjectName, PortMap, Role, Scenario};
-pub use snapshot::{Duty, EdgeCertificate, Listener, MeshSettings, PlaintextHop, Snapshot, StreamTls};
+pub use snapshot::{
+    ClientValidation, ClientValidationMode, Duty, EdgeCertificate, EdgeTls, Listener, MeshSettings,
+    PlaintextHop, Snapshot, StreamTls,
+};
 pub use source::{Source, SourceError};

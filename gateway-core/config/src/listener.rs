@@ -5,13 +5,13 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use towpath_routing::{FlowRoute, Hostname, Route};
 
-use crate::certificate::{self, Credential};
+use crate::certificate::Credential;
+use crate::certificate_ref::credential;
 use crate::compile::Work;
 use crate::objects::{GATEWAY_GROUP, Stored};
-use crate::references::is_granted;
-use crate::resources::gateway::{CertificateRef, ListenerSpec, TlsModeSpec};
+use crate::resources::gateway::{ListenerSpec, TlsModeSpec};
 use crate::status::{Refusal, Verdict, condition, given};
-use crate::{EdgeCertificate, ObjectName};
+use crate::{ClientValidation, EdgeCertificate, EdgeTls};
 
 /// Kinds of routes that HTTP listeners take.
 const HTTP_KINDS: &[&str] = &["HTTPRoute", "GRPCRoute"];
@@ -62,6 +62,8 @@ pub(crate) struct ListenerState<'a> {
     pub(crate) accepted: Verdict,
     pub(crate) resolved: Verdict,
     pub(crate) certificates: Vec<EdgeCertificate>,
+    /// What it asks of certificates of clients.
+    pub(crate) clients: Option<Arc<ClientValidation>>,
     /// Kind and table entry of each route.
     pub(crate) routes: Vec<(&'static str, Route)>,
     /// Routes of layer 4.
@@ -78,6 +80,12 @@ impl ListenerState<'_> {
     /// Whether it shows certificates.
     pub(crate) fn ends_tls(&self) -> bool {
         self.https || self.flow == Some(FlowKind::Terminate)
+    }
+
+    /// How it ends TLS, if it does.
+    pub(crate) fn tls(&self) -> Option<EdgeTls> {
+        let (certificates, clients) = (self.certificates.clone(), self.clients.clone());
+        self.ends_tls().then_some(EdgeTls { certificates, clients })
     }
 
     /// What policies may be attached to: a Gateway's listeners by name, but none of a set, whose names are the set's.
@@ -131,6 +139,7 @@ pub(crate) fn judge<'a, S>(
         accepted: Ok(()),
         resolved: Ok(()),
         certificates: Vec::new(),
+        clients: None,
         routes: Vec::new(),
         flows: Vec::new(),
         attached: 0,
@@ -180,9 +189,6 @@ fn tls_mode(spec: &ListenerSpec) -> Verdict {
     if tls.mode == Some(TlsModeSpec::Passthrough) {
         return Err(Refusal::new("UnsupportedValue", "TLS mode Passthrough is for protocol TLS, not HTTPS"));
     }
-    if tls.frontend_validation.is_some() {
-        return Err(Refusal::new("UnsupportedValue", "validation of client certificates is not served yet"));
-    }
     Ok(())
 }
 
@@ -199,7 +205,7 @@ fn certificates<S>(
         refused = Some(Refusal::new("InvalidCertificateRef", "a listener that ends TLS names a certificate"));
     }
     for reference in references {
-        let (credential, refusal) = match credential(work, owner, reference) {
+        let (credential, refusal) = match credential(work, owner, reference, "InvalidCertificateRef") {
             Ok(credential) => (Some(credential), None),
             Err((kept, refusal)) => (kept, Some(refusal)),
         };
@@ -233,55 +239,6 @@ fn shown(
         chain: credential.chain.clone(),
         key: Arc::clone(&credential.key),
     }));
-}
-
-/// What a reference means. While the content of its Secret is broken, what was read from it before stays in force.
-fn credential<S>(
-    work: &mut Work<'_>,
-    owner: &Stored<S>,
-    reference: &CertificateRef,
-) -> Result<Credential, (Option<Credential>, Refusal)> {
-    let name = secret(work, owner, reference).map_err(|refusal| (None, refusal))?;
-    let invalid = |message: String| Refusal::new("InvalidCertificateRef", message);
-    let Some(secret) = work.objects.secrets.get(&name) else {
-        return Err((None, invalid(format!("there is no Secret {name}"))));
-    };
-    let credential = match certificate::read(&secret.spec, work.options.now) {
-        Ok(credential) => credential,
-        Err(why) => {
-            let kept = work.credentials_before.and_then(|before| before.get(&name)).cloned();
-            work.credentials.extend(kept.clone().map(|kept| (name.clone(), kept)));
-            return Err((kept, invalid(format!("Secret {name}: {why}"))));
-        }
-    };
-    if let Some(why) = &credential.out_of_date {
-        let problem = secret.error(None, format!("{why}: clients of {} will refuse it", owner.label()));
-        work.problems.push(problem);
-    }
-    work.credentials.insert(name, credential.clone());
-    Ok(credential)
-}
-
-/// The Secret that a reference names, if it may name it.
-fn secret<S>(work: &Work<'_>, owner: &Stored<S>, reference: &CertificateRef) -> Result<ObjectName, Refusal> {
-    let invalid = |message: String| Refusal::new("InvalidCertificateRef", message);
-    let kind = reference.kind.as_deref().unwrap_or("Secret");
-    let group = reference.group.as_deref().unwrap_or_default();
-    if !matches!(group, "" | "core") || kind != "Secret" {
-        return Err(invalid(format!(
-            "a certificate is in a Secret of the core group, not in `{kind}` of `{group}`"
-        )));
-    }
-    let own = &owner.name.namespace;
-    let namespace = reference.namespace.as_deref().map_or_else(|| Arc::clone(own), Arc::from);
-    let name = ObjectName { namespace, name: reference.name.value.as_str().into() };
-    if !is_granted(work.objects, owner.kind, own, "Secret", &name) {
-        let message = format!(
-            "Secret {name} is in another namespace, and no ReferenceGrant there allows the reference"
-        );
-        return Err(Refusal::new("RefNotPermitted", message));
-    }
-    Ok(name)
 }
 
 impl ListenerState<'_> {

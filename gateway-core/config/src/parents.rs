@@ -8,6 +8,7 @@ use serde_saphyr::Spanned;
 use towpath_gateway_core::Policies;
 use towpath_routing::{Hostname, Route, Rule};
 
+use crate::client_certificate::ByClient;
 use crate::compile::Work;
 use crate::gateway::GatewayState;
 use crate::listener::ListenerState;
@@ -34,11 +35,12 @@ pub(crate) fn attach<M: Match>(
     if wanted.is_empty() {
         return;
     }
-    let compiled = compile(work, route);
+    let mut by_client = ByClient::new();
     let mut parents = Vec::new();
     for Wanted { reference, gateway, set } in wanted {
         let Some(gateway) = gateways.get_mut(gateway) else { continue };
-        let verdict = attach_to(work, gateway, set, attachments, route, reference, &compiled);
+        let compiled = by_client.of(work, gateway, |work| compile(work, route));
+        let verdict = attach_to(work, gateway, set, attachments, route, reference, compiled);
         if let Err(refusal) = &verdict {
             work.problems.push(route.error(reference.name.referenced, refusal.message.clone()));
         }

@@ -1,7 +1,16 @@
 //! References across namespaces: allowed if the other side grants them (Gateway API, `ReferenceGrant`).
 
+use std::sync::Arc;
+
 use crate::ObjectName;
 use crate::objects::{GATEWAY_GROUP, Objects};
+use crate::resources::gateway::ObjectRef;
+
+/// The name of what an object in `own` refers to.
+pub(crate) fn target(own: &Arc<str>, reference: &ObjectRef) -> ObjectName {
+    let namespace = reference.namespace.as_deref().map_or_else(|| Arc::clone(own), Arc::from);
+    ObjectName { namespace, name: reference.name.value.as_str().into() }
+}
 
 /// Whether an object of `kind` (of the Gateway API's group) in `namespace` may refer to a core object.
 pub(crate) fn is_granted(

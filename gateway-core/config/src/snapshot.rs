@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use towpath_auth::{AuthorizationPolicies, ExternalAuth};
 use towpath_gateway_core::{Backend, SpiffeId, TrustDomain};
@@ -99,8 +99,8 @@ pub struct Listener {
 pub enum Duty {
     /// North-south: takes requests from outside, at a gateway or an ingress.
     Edge {
-        /// Certificates by host name; empty: plaintext.
-        certificates: Vec<EdgeCertificate>,
+        /// How TLS ends here; `None`: plaintext.
+        tls: Option<EdgeTls>,
         /// Listeners that share the socket, with their routes.
         routes: Vec<routing::Listener>,
         /// Who may do what, by the policies that select the workload of the gateway.
@@ -152,7 +152,7 @@ pub enum StreamTls {
     /// It reads the server name, and TLS ends at the backend.
     Passthrough,
     /// TLS ends here.
-    Terminate(Vec<EdgeCertificate>),
+    Terminate(EdgeTls),
 }
 
 impl Listener {
@@ -184,6 +184,61 @@ impl Duty {
             Self::Inbound { .. } => Vec::new(),
         }
     }
+}
+
+/// How TLS ends at a socket.
+#[derive(Debug, Clone)]
+pub struct EdgeTls {
+    /// What it shows, by host name.
+    pub certificates: Vec<EdgeCertificate>,
+    /// What it asks of clients; `None`: nothing.
+    pub clients: Option<Arc<ClientValidation>>,
+}
+
+impl EdgeTls {
+    /// The same without certificates.
+    pub(crate) fn bare(&self) -> Self {
+        Self { certificates: Vec::new(), clients: self.clients.clone() }
+    }
+
+    /// Adds certificates for host names that have none.
+    pub(crate) fn add(&mut self, certificates: &[EdgeCertificate]) {
+        for certificate in certificates {
+            if self.certificates.iter().all(|there| there.hostname != certificate.hostname) {
+                self.certificates.push(certificate.clone());
+            }
+        }
+    }
+
+    /// Why listeners cannot share a socket, if they cannot: clients are asked before their listener is known.
+    pub(crate) fn difference(one: Option<&Self>, other: Option<&Self>) -> Option<&'static str> {
+        match (one, other) {
+            (None, None) => None,
+            (Some(one), Some(other)) => {
+                (one.clients != other.clients).then_some("other demands on certificates of clients")
+            }
+            _ => Some("another protocol"),
+        }
+    }
+}
+
+/// What is asked of the certificates of clients (Gateway API, `FrontendTLSValidation`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientValidation {
+    /// Authorities that may vouch for a client, in DER.
+    pub roots: Vec<Arc<[u8]>>,
+    /// What becomes of clients that none vouches for.
+    pub mode: ClientValidationMode,
+}
+
+/// What becomes of a client without a valid certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+pub enum ClientValidationMode {
+    /// Its handshake fails.
+    #[default]
+    AllowValidOnly,
+    /// It is taken all the same: whether that is right is left to the backends.
+    AllowInsecureFallback,
 }
 
 /// A certificate that an edge listener shows.

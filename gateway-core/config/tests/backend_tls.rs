@@ -3,23 +3,16 @@
 
 mod common;
 
-use common::{WORLD, compiled, condition, endpoints, gateway, in_scenario, problems, route, rule, status};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
-use towpath_config::{Duty, Scenario, Snapshot};
+use std::sync::Arc;
+
+use common::{
+    WORLD, compiled, condition, endpoints, gateway, in_scenario, problems, root, route, rule, status,
+};
+use towpath_config::{Duty, Options, Scenario, Snapshot};
 use towpath_gateway_core::{TlsServer, TlsSubject, Transport};
 
 fn authorities(name: &str, text: &str) -> String {
-    let lines: Vec<_> = text.lines().map(|line| format!("    {line}\n")).collect();
-    format!(
-        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: shop}}\ndata:\n  ca.crt: |\n{}",
-        lines.concat()
-    )
-}
-
-fn root() -> String {
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
+    common::authorities("shop", name, text)
 }
 
 fn policy(name: &str, target: &str, validation: &str) -> String {
@@ -59,9 +52,9 @@ fn a_service_with_a_policy_is_spoken_to_by_tls_also_where_it_is_in_the_mesh() {
     assert_eq!(problems(&snapshot), Vec::<String>::new());
     assert_eq!(endpoints(&rule(&snapshot, "shop/web#0")), ["10.0.2.1:8000 tls - "]);
     let server = server(&snapshot).unwrap();
-    assert_eq!((&*server.name, server.roots.len()), ("plain.example", 1));
+    assert_eq!((&**server.name(), server.roots().len()), ("plain.example", 1));
     assert_eq!(
-        server.subjects,
+        server.subjects(),
         [TlsSubject::Dns("a.example".into()), TlsSubject::Uri("spiffe://x/y".into())]
     );
     assert!(snapshot.plaintext_hops.is_empty());
@@ -79,12 +72,7 @@ fn what_cannot_be_proved_is_not_spoken_to_at_all() {
     for (validation, reason) in [
         (one("{group: '', kind: ConfigMap, name: missing}"), "InvalidCACertificateRef"),
         (one("{group: '', kind: ConfigMap, name: none}"), "InvalidCACertificateRef"),
-        (
-            one("{group: '', kind: ConfigMap, name: ca}, {group: '', kind: ConfigMap, name: none}"),
-            "InvalidCACertificateRef",
-        ),
         (one("{group: x.example, kind: Authority, name: ca}"), "InvalidKind"),
-        ("wellKnownCACertificates: System, hostname: plain.example".into(), "InvalidCACertificateRef"),
     ] {
         let snapshot =
             compiled(&[WORLD, &ca, &none, &plain(), &policy("p", "name: plain", &validation)], &gateway());
@@ -107,6 +95,58 @@ fn what_cannot_be_proved_is_not_spoken_to_at_all() {
 }
 
 #[test]
+fn one_authority_that_cannot_be_read_does_not_take_the_others_down() {
+    let ca = authorities("ca", &root());
+    let both = "caCertificateRefs: [{group: '', kind: ConfigMap, name: none}, {group: '', kind: ConfigMap, name: ca}], \
+                hostname: plain.example";
+    let snapshot = compiled(&[WORLD, &ca, &plain(), &policy("p", "name: plain", both)], &gateway());
+    assert_eq!(verdict(&snapshot, "p"), ("True/Accepted".into(), "False/InvalidCACertificateRef".into()));
+    assert_eq!(server(&snapshot).unwrap().roots().len(), 1);
+    assert!(problems(&snapshot)[0].contains("shop/none is not there"), "{:?}", problems(&snapshot));
+}
+
+#[test]
+fn the_authorities_of_the_system_are_read_where_there_are_any() {
+    fn one() -> Vec<Arc<[u8]>> {
+        let pem = root();
+        let der = rustls_pki_types::pem::PemObject::from_pem_slice(pem.as_bytes());
+        let der: rustls_pki_types::CertificateDer<'_> = der.unwrap();
+        // What a system has besides is of no use, and does no harm.
+        vec![der.as_ref().into(), Arc::from(*b"nonsense")]
+    }
+    let system = "wellKnownCACertificates: System, hostname: plain.example";
+    let with = |read| Options { system_authorities: read, ..gateway() };
+    let policy = |validation: &str| policy("p", "name: plain", validation);
+    let snapshot = compiled(&[WORLD, &plain(), &policy(system)], &with(Some(one)));
+    assert_eq!(verdict(&snapshot, "p"), ("True/Accepted".into(), "True/ResolvedRefs".into()));
+    assert_eq!(server(&snapshot).unwrap().roots().len(), 1);
+    for (validation, read, verdicts) in [
+        (system.to_owned(), None, ("False/Invalid", "True/ResolvedRefs")),
+        (system.replace("System", "Other"), Some(one as fn() -> _), ("False/Invalid", "True/ResolvedRefs")),
+        (
+            system.to_owned(),
+            Some(Vec::new as fn() -> _),
+            ("False/NoValidCACertificate", "False/InvalidCACertificateRef"),
+        ),
+    ] {
+        let snapshot = compiled(&[WORLD, &plain(), &policy(&validation)], &with(read));
+        assert_eq!(verdict(&snapshot, "p"), (verdicts.0.into(), verdicts.1.into()), "{validation}");
+        assert_eq!(rule(&snapshot, "shop/web#0")["backends"][0]["resolved"], false, "{validation}");
+        assert_eq!(problems(&snapshot).len(), 1, "{:?}", problems(&snapshot));
+    }
+}
+
+#[test]
+fn a_policy_for_a_port_that_is_not_there_says_so() {
+    let ca = authorities("ca", &root());
+    let snapshot =
+        compiled(&[WORLD, &ca, &plain(), &policy("p", "name: plain, sectionName: https", CA)], &gateway());
+    assert_eq!(verdict(&snapshot, "p"), ("False/TargetNotFound".into(), "True/ResolvedRefs".into()));
+    let said = problems(&snapshot);
+    assert!(said[0].contains("Service shop/plain has no port named `https`"), "{said:?}");
+}
+
+#[test]
 fn of_two_policies_for_one_thing_the_older_holds() {
     let ca = authorities("ca", &root());
     let named = |name: &str| CA.replace("plain.example", name);
@@ -116,14 +156,14 @@ fn of_two_policies_for_one_thing_the_older_holds() {
     let snapshot = compiled(&[WORLD, &ca, &plain(), &older, &newer], &gateway());
     assert_eq!(verdict(&snapshot, "a").0, "False/Conflicted");
     assert_eq!(verdict(&snapshot, "b").0, "True/Accepted");
-    assert_eq!(&*server(&snapshot).unwrap().name, "older.example");
+    assert_eq!(&**server(&snapshot).unwrap().name(), "older.example");
 
     // One for a port stands beside one for the Service, and comes before it.
     let world = WORLD.replace("spec: {ports: [{port: 80}]}", "spec: {ports: [{name: web, port: 80}]}");
     let port = policy("a", "name: plain, sectionName: web", &named("port.example"));
     let snapshot = compiled(&[&world, &ca, &plain(), &older, &port], &gateway());
     assert_eq!(verdict(&snapshot, "a").0, "True/Accepted");
-    assert_eq!(&*server(&snapshot).unwrap().name, "port.example");
+    assert_eq!(&**server(&snapshot).unwrap().name(), "port.example");
 }
 
 #[test]

@@ -418,12 +418,7 @@ fn what_a_broken_key_policy_protected_stays_shut() {
 }
 
 fn secret(name: &str, certificate: &str, key: &str) -> String {
-    let indented = |text: &str| text.replace('\n', "\n    ");
-    format!(
-        "apiVersion: v1\nkind: Secret\ntype: kubernetes.io/tls\nmetadata: {{name: {name}, namespace: edge}}\nstringData:\n  tls.crt: |\n    {}\n  tls.key: |\n    {}\n---\n",
-        indented(certificate),
-        indented(key)
-    )
+    common::secret("edge", name, certificate, key)
 }
 
 fn https(references: &str) -> String {
@@ -487,7 +482,7 @@ fn a_broken_secret_keeps_the_certificate_of_before() {
     let key = KeyPair::generate().unwrap();
     let pem = CertificateParams::new(vec!["a.example".to_owned()]).unwrap().self_signed(&key).unwrap().pem();
     let chain = |snapshot: &Snapshot| match &snapshot.listeners[0].duty {
-        Duty::Edge { certificates, .. } => certificates[0].chain.clone(),
+        Duty::Edge { tls: Some(tls), .. } => tls.certificates[0].chain.clone(),
         other => panic!("{other:?}"),
     };
     let good = secret("s", &pem, &key.serialize_pem());

@@ -128,7 +128,7 @@ fn a_gateway_that_asks_for_client_certificates_leaves_no_set_open() {
     let listeners = "[{name: own, port: 8443, protocol: HTTPS, tls: {certificateRefs: [{name: none}]}}]";
     let snapshot = compiled(&[&world, &set("s", listeners)], &gateway());
     let listener = &status(&snapshot, "ListenerSet", "s")["listeners"][0]["conditions"];
-    assert_eq!(condition(listener, "Accepted"), "False/UnsupportedValue");
+    assert_eq!(condition(listener, "Accepted"), "False/NoValidCACertificate");
     assert_eq!(set_condition(&snapshot, "s", "Accepted"), "False/ListenersNotValid");
     assert!(snapshot.listeners.iter().all(|listener| listener.address.port() != 8443));
 }

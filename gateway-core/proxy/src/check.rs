@@ -4,6 +4,7 @@ use std::fmt::{Display, Write as _};
 use std::io::{self, Write as _};
 use std::net::{IpAddr, UdpSocket};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde_json::json;
@@ -57,12 +58,22 @@ pub(crate) fn options(program: Program, args: &CompileArgs, now: SystemTime) -> 
         scenario: None,
         now,
         is_local: Some(is_local),
+        system_authorities: Some(system_authorities),
     }
 }
 
 /// Whether this machine has an address, without a word to anybody else.
 fn is_local(address: IpAddr) -> bool {
     UdpSocket::bind((address, 0)).is_ok()
+}
+
+/// What this machine trusts, or what `SSL_CERT_FILE` and `SSL_CERT_DIR` name in its place.
+fn system_authorities() -> Vec<Arc<[u8]>> {
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(%error, "a certificate of the system cannot be read");
+    }
+    found.certs.iter().map(|certificate| certificate.as_ref().into()).collect()
 }
 
 /// A reader that has seen enough (`check | head`) is no failure: the exit code says the rest.

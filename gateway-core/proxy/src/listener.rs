@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use tower::{Layer, Service, ServiceBuilder};
 use towpath_auth::AuthorizationPolicies;
-use towpath_config::{Duty, EdgeCertificate, Listener, StreamTls};
+use towpath_config::{ClientValidationMode, Duty, EdgeTls, Listener, StreamTls};
 use towpath_gateway_core::{Accepted, HttpService, Live, Policies, RouteName};
 use towpath_mesh_mtls::{AcceptLayer, Identity, MtlsMode, Refusals};
 use towpath_routing::{self as routing, FlowRoutes, Routes};
@@ -80,11 +80,10 @@ impl LiveSocket {
             Duty::Datagram { port, routes, authorization } => {
                 return Ok(Self::Datagrams(flow_entry(*port, routes, authorization)));
             }
-            Duty::Edge { certificates, routes, authorization } => LiveDuty::Edge {
-                tls: if certificates.is_empty() {
-                    None
-                } else {
-                    Some(Live::new(edge_certificates(certificates)?.server_config()?))
+            Duty::Edge { tls, routes, authorization } => LiveDuty::Edge {
+                tls: match tls {
+                    Some(tls) => Some(Live::new(edge_certificates(tls)?.server_config()?)),
+                    None => None,
                 },
                 entry: Entry {
                     routes: Live::new(Routes::new(routes.clone())),
@@ -96,8 +95,8 @@ impl LiveSocket {
                 tls: match tls {
                     StreamTls::Opaque => LiveTls::Opaque,
                     StreamTls::Passthrough => LiveTls::Passthrough,
-                    StreamTls::Terminate(certificates) => {
-                        LiveTls::Terminate(Live::new(edge_certificates(certificates)?.opaque_config()?))
+                    StreamTls::Terminate(tls) => {
+                        LiveTls::Terminate(Live::new(edge_certificates(tls)?.opaque_config()?))
                     }
                 },
                 entry: flow_entry(*port, routes, authorization),
@@ -149,8 +148,8 @@ impl LiveSocket {
 impl LiveDuty {
     fn fits(&self, new: &Duty) -> bool {
         match (self, new) {
-            (Self::Edge { tls, entry }, Duty::Edge { certificates, routes, .. }) => {
-                tls.is_some() != certificates.is_empty() && entry.port == port_of(routes)
+            (Self::Edge { tls, entry }, Duty::Edge { tls: new, routes, .. }) => {
+                tls.is_some() == new.is_some() && entry.port == port_of(routes)
             }
             (Self::Inbound { entry, .. }, Duty::Inbound { port, .. }) => entry.port == *port,
             (Self::Outbound { .. }, Duty::Outbound { .. }) => true,
@@ -163,9 +162,9 @@ impl LiveDuty {
 
     fn store(&self, listener: &Listener, patience: Duration) -> Result<(), CertificateError> {
         match (self, &listener.duty) {
-            (Self::Edge { tls, entry }, Duty::Edge { certificates, routes, authorization }) => {
-                if let Some(tls) = tls {
-                    tls.store(edge_certificates(certificates)?.server_config()?);
+            (Self::Edge { tls, entry }, Duty::Edge { tls: new, routes, authorization }) => {
+                if let (Some(tls), Some(new)) = (tls, new) {
+                    tls.store(edge_certificates(new)?.server_config()?);
                 }
                 entry.authorization.store(authorization.clone());
                 entry.routes.store(Routes::new(routes.clone()));
@@ -179,8 +178,8 @@ impl LiveDuty {
                 live.store(Routes::new(routes.clone()));
             }
             (Self::Stream { tls, entry }, Duty::Stream { tls: new, routes, authorization, .. }) => {
-                if let (LiveTls::Terminate(config), StreamTls::Terminate(certificates)) = (tls, new) {
-                    config.store(edge_certificates(certificates)?.opaque_config()?);
+                if let (LiveTls::Terminate(config), StreamTls::Terminate(new)) = (tls, new) {
+                    config.store(edge_certificates(new)?.opaque_config()?);
                 }
                 store_flows(entry, routes, authorization);
             }
@@ -336,9 +335,17 @@ fn port_of(routes: &[routing::Listener]) -> u16 {
     routes.first().map_or(0, |listener| listener.port)
 }
 
-fn edge_certificates(certificates: &[EdgeCertificate]) -> Result<EdgeCertificates, CertificateError> {
+fn edge_certificates(tls: &EdgeTls) -> Result<EdgeCertificates, CertificateError> {
     let mut builder = EdgeCertificates::new();
-    for certificate in certificates {
+    if let Some(clients) = &tls.clients {
+        match clients.mode {
+            ClientValidationMode::AllowValidOnly => {
+                builder.require_clients(clients.roots.iter().map(|root| root.to_vec().into()).collect())?;
+            }
+            ClientValidationMode::AllowInsecureFallback => builder.ask_clients(),
+        }
+    }
+    for certificate in &tls.certificates {
         builder.add(
             &certificate.hostname.to_string(),
             certificate.chain.clone(),

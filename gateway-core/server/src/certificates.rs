@@ -6,10 +6,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, NoClientAuth, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, ServerConfig};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::client_certificates::{AnyClient, vouched};
 
 /// Collects certificates by hostname and makes the `ServerConfig` of a listener: TLS 1.2 and 1.3, `h2` and
 /// `http/1.1` by ALPN, session tickets on, no early data.
@@ -36,12 +39,14 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 pub struct EdgeCertificates {
     provider: Arc<CryptoProvider>,
     names: Names,
+    clients: Arc<dyn ClientCertVerifier>,
 }
 
 impl EdgeCertificates {
     /// None yet.
     pub fn new() -> Self {
-        Self { provider: Arc::new(aws_lc_rs::default_provider()), names: Names::default() }
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        Self { provider, names: Names::default(), clients: Arc::new(NoClientAuth) }
     }
 
     /// Adds the certificate for `hostname`: an exact name, `*.suffix`, or `*` (or nothing) for any. `chain` begins
@@ -67,6 +72,20 @@ impl EdgeCertificates {
         Ok(())
     }
 
+    /// Asks clients for a certificate that one of `roots` vouches for, directly or by intermediates that the client sends
+    /// along (RFC 5280 section 6): in time, and for use by clients. Handshakes without one fail. Session tickets are of
+    /// this configuration alone, so none outlives its authorities.
+    pub fn require_clients(&mut self, roots: Vec<CertificateDer<'static>>) -> Result<(), CertificateError> {
+        let fails = |error| CertificateError { hostname: "*".to_owned(), cause: Cause::Authority(error) };
+        self.clients = vouched(roots, &self.provider).map_err(fails)?;
+        Ok(())
+    }
+
+    /// Asks clients for a certificate and takes those as well that have none or one that nobody vouches for.
+    pub fn ask_clients(&mut self) {
+        self.clients = Arc::new(AnyClient::new(&self.provider));
+    }
+
     /// The configuration for [`TerminateLayer`](crate::TerminateLayer) in front of HTTP. Fails only if the system gives no
     /// random numbers for ticket keys.
     pub fn server_config(self) -> Result<Arc<ServerConfig>, CertificateError> {
@@ -83,7 +102,7 @@ impl EdgeCertificates {
         let mut config = ServerConfig::builder_with_provider(self.provider)
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(fails)?
-            .with_no_client_auth()
+            .with_client_cert_verifier(self.clients)
             .with_cert_resolver(Arc::new(self.names));
         config.alpn_protocols = protocols;
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(fails)?;
@@ -176,6 +195,7 @@ enum Cause {
     EmptyChain,
     KeyMismatch,
     Unusable(rustls::Error),
+    Authority(rustls::Error),
 }
 
 impl fmt::Display for CertificateError {
@@ -186,6 +206,7 @@ impl fmt::Display for CertificateError {
             Cause::EmptyChain => f.write_str("the chain holds no certificate"),
             Cause::KeyMismatch => f.write_str("the private key does not belong to the certificate"),
             Cause::Unusable(error) => write!(f, "{error}"),
+            Cause::Authority(error) => write!(f, "an authority of clients: {error}"),
         }
     }
 }
@@ -193,7 +214,7 @@ impl fmt::Display for CertificateError {
 impl std::error::Error for CertificateError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.cause {
-            Cause::Unusable(error) => Some(error),
+            Cause::Unusable(error) | Cause::Authority(error) => Some(error),
             _ => None,
         }
     }

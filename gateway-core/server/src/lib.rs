@@ -78,6 +78,7 @@ mod accept;
 mod admission;
 mod answering;
 mod certificates;
+mod client_certificates;
 mod datagrams;
 mod dispatch;
 mod drain;

@@ -8,6 +8,7 @@ use serde_saphyr::Spanned;
 
 use super::Text;
 use super::leaf::Host;
+use crate::ClientValidationMode;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -66,8 +67,44 @@ pub(crate) struct Infrastructure {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct GatewayTls {
-    pub(crate) frontend: Option<Spanned<IgnoredAny>>,
-    pub(crate) backend: Option<Spanned<IgnoredAny>>,
+    pub(crate) frontend: Option<FrontendTls>,
+    pub(crate) backend: Option<BackendTls>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct FrontendTls {
+    #[serde(default)]
+    pub(crate) default: FrontendSettings,
+    #[serde(default)]
+    pub(crate) per_port: Vec<FrontendPort>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct FrontendPort {
+    pub(crate) port: Spanned<u16>,
+    pub(crate) tls: FrontendSettings,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct FrontendSettings {
+    pub(crate) validation: Option<FrontendValidation>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct FrontendValidation {
+    #[serde(default)]
+    pub(crate) mode: ClientValidationMode,
+    pub(crate) ca_certificate_refs: Vec<ObjectRef>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct BackendTls {
+    pub(crate) client_certificate_ref: Option<ObjectRef>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -94,8 +131,7 @@ pub(crate) struct ListenerSpec {
 pub(crate) struct ListenerTls {
     pub(crate) mode: Option<TlsModeSpec>,
     #[serde(default)]
-    pub(crate) certificate_refs: Vec<CertificateRef>,
-    pub(crate) frontend_validation: Option<Spanned<IgnoredAny>>,
+    pub(crate) certificate_refs: Vec<ObjectRef>,
     #[serde(rename = "options")]
     pub(crate) _options: Option<IgnoredAny>,
 }
@@ -106,9 +142,10 @@ pub(crate) enum TlsModeSpec {
     Passthrough,
 }
 
+/// An object that may be in another namespace.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) struct CertificateRef {
+pub(crate) struct ObjectRef {
     pub(crate) group: Option<String>,
     pub(crate) kind: Option<String>,
     pub(crate) name: Text,

@@ -8,6 +8,7 @@
     missing_docs
 )]
 
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use serde_json::Value;
 use towpath_config::{Options, Role, Scenario, Snapshot, Source, compile};
 
@@ -88,6 +89,39 @@ pub(crate) fn route(name: &str, rules: &str) -> String {
     format!(
         "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: {name}, namespace: shop}}\n\
          spec:\n  parentRefs: [{{name: gw, namespace: edge}}]\n  rules: {rules}\n"
+    )
+}
+
+/// A new authority, in PEM.
+pub(crate) fn root() -> String {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
+}
+
+/// A `ConfigMap` with this under `ca.crt`.
+pub(crate) fn authorities(namespace: &str, name: &str, text: &str) -> String {
+    let text = text.replace('\n', "\n    ");
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: {namespace}}}\ndata:\n  ca.crt: |\n    {text}\n"
+    )
+}
+
+/// A Secret with a certificate for `a.example` and its key.
+pub(crate) fn certificate(namespace: &str, name: &str) -> String {
+    let key = KeyPair::generate().unwrap();
+    let made = CertificateParams::new(vec!["a.example".to_owned()]).unwrap().self_signed(&key).unwrap();
+    secret(namespace, name, &made.pem(), &key.serialize_pem())
+}
+
+/// A Secret with this certificate and key.
+pub(crate) fn secret(namespace: &str, name: &str, certificate: &str, key: &str) -> String {
+    let indented = |text: &str| text.replace('\n', "\n    ");
+    format!(
+        "apiVersion: v1\nkind: Secret\ntype: kubernetes.io/tls\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
+         stringData:\n  tls.crt: |\n    {}\n  tls.key: |\n    {}\n---\n",
+        indented(certificate),
+        indented(key)
     )
 }
 

@@ -23,10 +23,10 @@ pub(super) struct VerifyServer {
 impl VerifyServer {
     pub(super) fn new(server: &TlsServer, algorithms: WebPkiSupportedAlgorithms) -> Result<Self, Error> {
         let mut roots = RootCertStore::empty();
-        for root in &server.roots {
+        for root in server.roots() {
             roots.add(CertificateDer::from(root.to_vec()))?;
         }
-        Ok(Self { roots, subjects: server.subjects.clone(), algorithms })
+        Ok(Self { roots, subjects: server.subjects().to_vec(), algorithms })
     }
 
     fn is_for(
