@@ -56,4 +56,4 @@ pub use route::{
     RequestMatch, Rewrite, Route, Rule, ValueMatch, WeightedBackend,
 };
 pub use session::{SessionCarrier, SessionHome, SessionPersistence};
-pub use table::{Matched, RequestFacts, Routes};
+pub use table::{Candidate, Explanation, Lost, Matched, Miss, Precedence, RequestFacts, Routes};

@@ -125,7 +125,7 @@ fn table(listener: &routing::Listener) -> Value {
     json!({"listener": &*listener.name, "hostname": listener.hostname.to_string(), "routes": routes})
 }
 
-fn rule(rule: &Rule) -> Value {
+pub(crate) fn rule(rule: &Rule) -> Value {
     let backends: Vec<_> = rule
         .backends
         .iter()

@@ -7,6 +7,8 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use towpath_config::{InboundPort, ObjectName, PortMap};
 
+use crate::explain::{HeaderLine, Line};
+
 /// What was asked for.
 #[derive(Debug, Parser)]
 #[command(
@@ -36,6 +38,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Report every problem of the configuration at once; exits non-zero if there is an error
     Check(CheckArgs),
+    /// Say which listener and rule take a request, and of every other rule why not
+    Explain(ExplainArgs),
 }
 
 /// What `run` takes.
@@ -68,6 +72,31 @@ pub(crate) struct RunArgs {
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     pub(crate) compile: CompileArgs,
+    /// Form of the report
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+/// What `explain` takes.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    #[command(flatten)]
+    pub(crate) compile: CompileArgs,
+    /// The request; its port is the one that the resources name, or the one that is really listened on
+    #[arg(long, value_name = "'METHOD URL'")]
+    pub(crate) request: Line,
+    /// A header of the request; may be repeated. `host` takes the place of the URL's
+    #[arg(short = 'H', long, value_name = "'NAME: VALUE'")]
+    pub(crate) header: Vec<HeaderLine>,
+    /// Name that the client asks for in its TLS hello [default: the URL's host]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) server_name: Option<String>,
+    /// Only the socket of this name or address, where several are on the port
+    #[arg(long, value_name = "NAME|ADDR")]
+    pub(crate) listener: Option<String>,
+    /// Show every rule, however many there are
+    #[arg(long)]
+    pub(crate) all: bool,
     /// Form of the report
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
@@ -186,6 +215,9 @@ mod tests {
             ("--config a --identity plane=x", "127.0.0.1:15012"),
             ("--config a --nonsense", "--nonsense"),
             ("check", "--config"),
+            ("explain --config a", "--request"),
+            ("explain --config a --request /x", "http://"),
+            ("explain --config a --request http://a -H x", "name: value"),
         ] {
             let error = parse(line).unwrap_err().to_string();
             assert!(error.contains(says), "{line}: {error}");

@@ -33,15 +33,19 @@ pub(crate) fn check(program: Program, args: &CheckArgs) -> Result<ExitCode, Fail
 }
 
 fn snapshot(program: Program, args: &CompileArgs) -> Result<Snapshot, Failure> {
-    let source = Source::read(&paths(args)?)?;
-    Ok(compile(&source, &options(program, args, SystemTime::now()), None))
+    Ok(compile(&read(args)?, &options(program, args, SystemTime::now()), None))
+}
+
+/// The resources that the command line names.
+pub(crate) fn read(args: &CompileArgs) -> Result<Source, Failure> {
+    Ok(Source::read(&paths(args)?)?)
 }
 
 fn paths(args: &CompileArgs) -> Result<Vec<std::path::PathBuf>, Failure> {
     let path = |path: &ConfigPath| match path {
         ConfigPath::Path(path) => Ok(path.clone()),
         ConfigPath::Plane(plane) => {
-            Err(format!("check reads files and directories; the plane at {plane} is for `run`").into())
+            Err(format!("only files and directories are read here; the plane at {plane} is for `run`").into())
         }
     };
     args.config.iter().map(path).collect()
@@ -77,7 +81,7 @@ fn system_authorities() -> Vec<Arc<[u8]>> {
 }
 
 /// A reader that has seen enough (`check | head`) is no failure: the exit code says the rest.
-fn print(report: &dyn Display) {
+pub(crate) fn print(report: &dyn Display) {
     let _ = write!(io::stdout().lock(), "{report}");
 }
 

@@ -8,6 +8,7 @@ mod allocator;
 mod args;
 mod check;
 mod credential;
+mod explain;
 mod gauges;
 mod listener;
 mod listeners;
@@ -89,6 +90,7 @@ where
     let outcome = match command {
         Command::Run(args) => process::run(program, args).map(|()| ExitCode::SUCCESS),
         Command::Check(args) => check::check(program, &args),
+        Command::Explain(args) => explain::explain(program, &args),
     };
     outcome.unwrap_or_else(|failure| {
         log::say(format_args!("{}: {failure}", program.name()));

@@ -335,7 +335,7 @@ fn port_of(routes: &[routing::Listener]) -> u16 {
     routes.first().map_or(0, |listener| listener.port)
 }
 
-fn edge_certificates(tls: &EdgeTls) -> Result<EdgeCertificates, CertificateError> {
+pub(crate) fn edge_certificates(tls: &EdgeTls) -> Result<EdgeCertificates, CertificateError> {
     let mut builder = EdgeCertificates::new();
     if let Some(clients) = &tls.clients {
         match clients.mode {

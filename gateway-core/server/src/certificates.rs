@@ -72,6 +72,11 @@ impl EdgeCertificates {
         Ok(())
     }
 
+    /// Whether a client that asks for this name, or for none, is shown a certificate.
+    pub fn serves(&self, name: Option<&str>) -> bool {
+        !self.names.find(name).is_empty()
+    }
+
     /// Asks clients for a certificate that one of `roots` vouches for, directly or by intermediates that the client sends
     /// along (RFC 5280 section 6): in time, and for use by clients. Handshakes without one fail. Session tickets are of
     /// this configuration alone, so none outlives its authorities.

@@ -6,11 +6,11 @@ use towpath_gateway_core::RescueLayer;
 use towpath_observability::RecordLayer;
 use towpath_rate_limit::RateLimitLayer;
 use towpath_routing::{
-    CorsLayer, FilterLayer, InjectLayer, MirrorLayer, NormalizeLayer, PersistLayer, RespondLayer, RouteLayer,
+    CorsLayer, FilterLayer, InjectLayer, MirrorLayer, PersistLayer, RespondLayer, RouteLayer,
 };
 use towpath_trace::TraceLayer;
 
-use crate::{Entry, HttpStack, Parts, beside};
+use crate::{Entry, HttpStack, Parts, Side, beside};
 
 /// The stack of an edge listener of the API gateway. It is unboxed, so that a test sees which layers there are;
 /// `HttpService::new` boxes it.
@@ -19,7 +19,7 @@ pub fn gateway(parts: Parts, entry: Entry) -> impl HttpStack {
         .layer(TraceLayer::new().header(false))
         .layer(RecordLayer::new(parts.recorder))
         .layer(RescueLayer::new())
-        .layer(NormalizeLayer::edge())
+        .layer(Side::Edge.normalize())
         .layer(RouteLayer::new(entry.routes))
         .layer(CorsLayer::new())
         .layer(ApiKeyLayer::new())

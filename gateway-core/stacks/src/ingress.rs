@@ -4,12 +4,10 @@ use tower::ServiceBuilder;
 use towpath_auth::{AuthorizeLayer, ExternalAuthLayer};
 use towpath_gateway_core::RescueLayer;
 use towpath_observability::RecordLayer;
-use towpath_routing::{
-    FilterLayer, InjectLayer, MirrorLayer, NormalizeLayer, PersistLayer, RespondLayer, RouteLayer,
-};
+use towpath_routing::{FilterLayer, InjectLayer, MirrorLayer, PersistLayer, RespondLayer, RouteLayer};
 use towpath_trace::TraceLayer;
 
-use crate::{Entry, HttpStack, Parts, beside};
+use crate::{Entry, HttpStack, Parts, Side, beside};
 
 /// The stack of an ingress listener.
 pub fn ingress(parts: Parts, entry: Entry) -> impl HttpStack {
@@ -17,7 +15,7 @@ pub fn ingress(parts: Parts, entry: Entry) -> impl HttpStack {
         .layer(TraceLayer::new().header(false))
         .layer(RecordLayer::new(parts.recorder))
         .layer(RescueLayer::new())
-        .layer(NormalizeLayer::edge())
+        .layer(Side::Edge.normalize())
         .layer(RouteLayer::new(entry.routes))
         .layer(ExternalAuthLayer::new(parts.upstream.clone()))
         .layer(AuthorizeLayer::new(entry.authorization).port(entry.port))

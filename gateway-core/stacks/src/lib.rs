@@ -5,12 +5,14 @@
 //! - [`sidecar_inbound`]: east-west, towards the application of the sidecar
 //! - [`sidecar_outbound`]: east-west, from the application of the sidecar
 //! - [`upstream`]: below the seam of all of them: deadline, retries, endpoint choice, connections
+//! - [`explain`]: what the first of their layers decide about a request, and why
 //! - [`layer4`], [`datagrams`]: connections and datagrams as they are, for `TCPRoute`, `TLSRoute` and `UDPRoute`
 //!
 //! A stack is built once per listener and worker. What changes with configuration is behind [`Live`] handles.
 //!
 //! [`Live`]: towpath_gateway_core::Live
 
+mod explain;
 mod gateway;
 mod ingress;
 mod layer4;
@@ -21,6 +23,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+pub use explain::{Explained, Side, explain};
 pub use gateway::gateway;
 pub use ingress::ingress;
 pub use layer4::{AcceptStack, FlowEntry, FlowParts, Streams, datagrams, layer4};

@@ -5,12 +5,11 @@ use towpath_auth::{AuthorizeLayer, ExternalAuthLayer};
 use towpath_gateway_core::{Live, RescueLayer};
 use towpath_observability::RecordLayer;
 use towpath_routing::{
-    CorsLayer, FilterLayer, InjectLayer, MirrorLayer, NormalizeLayer, PersistLayer, RespondLayer, RouteLayer,
-    Routes,
+    CorsLayer, FilterLayer, InjectLayer, MirrorLayer, PersistLayer, RespondLayer, RouteLayer, Routes,
 };
 use towpath_trace::TraceLayer;
 
-use crate::{Entry, HttpStack, Parts, beside};
+use crate::{Entry, HttpStack, Parts, Side, beside};
 
 /// The stack behind the sidecar's mTLS, towards its application.
 pub fn sidecar_inbound(parts: Parts, entry: Entry) -> impl HttpStack {
@@ -18,7 +17,7 @@ pub fn sidecar_inbound(parts: Parts, entry: Entry) -> impl HttpStack {
         .layer(TraceLayer::new().header(false))
         .layer(RecordLayer::new(parts.recorder))
         .layer(RescueLayer::new())
-        .layer(NormalizeLayer::mesh())
+        .layer(Side::Mesh.normalize())
         .layer(RouteLayer::new(entry.routes))
         .layer(AuthorizeLayer::new(entry.authorization).port(entry.port))
         .layer(FilterLayer::new())
@@ -31,7 +30,7 @@ pub fn sidecar_outbound(parts: Parts, routes: Live<Routes>) -> impl HttpStack {
         .layer(TraceLayer::new().header(false))
         .layer(RecordLayer::new(parts.recorder))
         .layer(RescueLayer::new())
-        .layer(NormalizeLayer::mesh())
+        .layer(Side::Mesh.normalize())
         .layer(RouteLayer::new(routes))
         .layer(CorsLayer::new())
         .layer(ExternalAuthLayer::new(parts.upstream.clone()))

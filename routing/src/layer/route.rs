@@ -17,7 +17,7 @@ use tower_service::Service;
 use towpath_gateway_core::{Context, Fault, Live, Reason};
 
 use super::host::{host_of, lower};
-use crate::{RequestFacts, Routes};
+use crate::{Explanation, RequestFacts, Routes};
 
 /// Applies [`RouteTo`].
 ///
@@ -84,9 +84,32 @@ where
     }
 }
 
+impl Routes {
+    /// Why a request goes where [`RouteTo`] sends it; an error where the table is not asked.
+    pub fn explain_request<B>(&self, request: &mut Request<B>) -> Result<Explanation<'_>, Fault> {
+        let context = Context::of(request.extensions_mut());
+        asked(self, &context, request, |facts| self.explain(facts))
+    }
+}
+
 fn find<B>(routes: &Live<Routes>, request: &mut Request<B>) -> Result<(), Fault> {
     let context = Context::of(request.extensions_mut());
     let routes = routes.load();
+    let Some(matched) = asked(&routes, &context, request, |facts| routes.decide(facts))? else {
+        return Err(
+            Fault::new(Reason::NoRoute).with_detail("no rule takes this host, path, method and headers")
+        );
+    };
+    Ok(context.set_route(matched.name.clone(), matched.policies.clone())?)
+}
+
+/// Asks a table, unless the host is another connection's.
+fn asked<B, A>(
+    routes: &Routes,
+    context: &Context,
+    request: &Request<B>,
+    ask: impl FnOnce(&RequestFacts<'_>) -> A,
+) -> Result<A, Fault> {
     let host = host_of(request);
     if let Some(name) = context.connection().and_then(|c| c.tls.as_ref()?.server_name.as_deref())
         && !routes.same_listener(&lower(name), &host)
@@ -94,19 +117,13 @@ fn find<B>(routes: &Live<Routes>, request: &mut Request<B>) -> Result<(), Fault>
         let detail = "the host belongs to another listener than the server name of the connection";
         return Err(Fault::new(Reason::Misdirected).with_detail(detail));
     }
-    let facts = RequestFacts {
+    Ok(ask(&RequestFacts {
         host: &host,
         path: request.uri().path(),
         query: request.uri().query().unwrap_or_default(),
         method: request.method(),
         headers: request.headers(),
-    };
-    let Some(matched) = routes.decide(&facts) else {
-        return Err(
-            Fault::new(Reason::NoRoute).with_detail("no rule takes this host, path, method and headers")
-        );
-    };
-    Ok(context.set_route(matched.name.clone(), matched.policies.clone())?)
+    }))
 }
 
 pin_project! {

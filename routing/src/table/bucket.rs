@@ -1,6 +1,7 @@
 //! The rules that share one host name and one path, in order of precedence.
 
 use std::borrow::Cow;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use http::HeaderName;
@@ -9,6 +10,7 @@ use super::RequestFacts;
 use super::entry::Entry;
 use super::map::Map;
 use super::values::{header_value, query_value};
+use super::watch::Watch;
 use crate::ValueMatch;
 
 /// Up to this many rules a walk is quicker than an index.
@@ -43,11 +45,29 @@ impl Bucket {
         self.index = (self.entries.len() > WALKED).then(|| Index::over(&self.entries));
     }
 
-    pub(super) fn find(&self, facts: &RequestFacts<'_>) -> Option<&Entry> {
-        match &self.index {
-            None => self.entries.iter().find(|entry| entry.takes(facts)).map(|entry| &**entry),
-            Some(index) => self.entries.get(index.find(&self.entries, facts)?).map(|entry| &**entry),
-        }
+    pub(super) fn search<'t>(
+        &'t self,
+        facts: &RequestFacts<'_>,
+        watch: &mut impl Watch<'t>,
+    ) -> ControlFlow<()> {
+        watch.at_path(self);
+        let rest = match &self.index {
+            None => self.entries.as_slice(),
+            Some(index) => {
+                // What comes before the first does not take the request.
+                let first = index.find(&self.entries, facts).and_then(|first| self.entries.get(first..));
+                let Some((first, rest)) = first.and_then(<[_]>::split_first) else {
+                    return ControlFlow::Continue(());
+                };
+                watch.taken(first)?;
+                rest
+            }
+        };
+        rest.iter().filter(|entry| entry.takes(facts)).try_for_each(|entry| watch.taken(entry))
+    }
+
+    pub(super) fn entries(&self) -> &[Arc<Entry>] {
+        &self.entries
     }
 }
 

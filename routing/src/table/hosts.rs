@@ -53,6 +53,11 @@ impl<T> ByHost<T> {
         self.exact.get(host).into_iter().chain(wildcards).chain(self.any.as_ref())
     }
 
+    /// Every place.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &T> {
+        self.exact.values().chain(self.suffixes.values()).chain(self.any.as_ref())
+    }
+
     /// The first of them.
     pub(crate) fn most_specific(&self, host: &str) -> Option<&T> {
         self.matching(host).next()

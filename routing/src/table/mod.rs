@@ -2,6 +2,7 @@
 
 mod bucket;
 mod entry;
+mod explain;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod hosts;
@@ -13,7 +14,9 @@ mod prefixes;
 #[cfg(test)]
 mod tests;
 mod values;
+mod watch;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use http::{HeaderMap, Method};
@@ -21,8 +24,11 @@ use towpath_gateway_core::{Policies, RouteName};
 
 use crate::{Hostname, Listener, RequestMatch, Route, Rule, RuleAction};
 use entry::{Entry, Position};
+pub use entry::{Miss, Precedence};
+pub use explain::{Candidate, Explanation, Lost};
 pub(crate) use hosts::ByHost;
 use paths::Paths;
+use watch::{First, Watch};
 
 /// The routes that are served on one socket. Several listeners may share it; the default table takes nothing.
 ///
@@ -86,8 +92,18 @@ impl Routes {
 
     /// The rule that takes a request, if one does.
     pub fn decide(&self, facts: &RequestFacts<'_>) -> Option<&Matched> {
-        let hosts = self.listeners.most_specific(facts.host)?;
-        hosts.matching(facts.host).find_map(|paths| paths.find(facts)).map(|entry| &entry.matched)
+        let mut first = First::default();
+        // It breaks off where it finds one.
+        let _ = self.search(facts, &mut first);
+        first.0.map(|entry| &entry.matched)
+    }
+
+    /// Goes through the rules that take a request, in order of precedence.
+    fn search<'t>(&'t self, facts: &RequestFacts<'_>, watch: &mut impl Watch<'t>) -> ControlFlow<()> {
+        match self.listeners.most_specific(facts.host) {
+            Some(hosts) => hosts.matching(facts.host).try_for_each(|paths| paths.search(facts, watch)),
+            None => ControlFlow::Continue(()),
+        }
     }
 
     /// Whether a connection made for `server_name` may carry requests for `host`: not if another listener is for that

@@ -9,7 +9,7 @@ use proptest::sample::select;
 use regex::Regex;
 
 use super::fixture::{listener, route, rule_of};
-use super::{RequestFacts, Routes};
+use super::{Candidate, Lost, Miss, RequestFacts, Routes};
 use crate::{HeaderMatch, Hostname, Listener, PathMatch, QueryMatch, RequestMatch, Route, ValueMatch};
 
 fn naive(listeners: &[Listener], request: &RequestFacts<'_>) -> Option<String> {
@@ -45,6 +45,113 @@ fn in_route<'a>(route: &'a Route, request: &RequestFacts<'_>) -> Vec<(Rank<'a>, 
         }
     }
     found
+}
+
+/// The first reason why a match does not get a request, in the order of [`Lost`]; nothing if it would take it.
+fn reason(
+    listeners: &[Listener],
+    (listener, route, wanted): (&Listener, &Route, &RequestMatch),
+    request: &RequestFacts<'_>,
+) -> Option<String> {
+    let for_host = |listener: &&Listener| listener.hostname.matches(request.host);
+    let best = listeners.iter().filter(for_host).map(|l| l.hostname.specificity()).max();
+    if !listener.hostname.matches(request.host) {
+        return Some("ListenerHostname".into());
+    }
+    if Some(listener.hostname.specificity()) != best {
+        return Some("ListenerIsolation".into());
+    }
+    if !route.hostnames.is_empty() && !route.hostnames.iter().any(|name| name.matches(request.host)) {
+        return Some("Hostname".into());
+    }
+    if path_rank(&wanted.path, request.path).is_none() {
+        return Some("Path".into());
+    }
+    if wanted.method.as_ref().is_some_and(|method| method != request.method) {
+        return Some("Method".into());
+    }
+    let only = |header: &[HeaderMatch], query: &[QueryMatch]| RequestMatch {
+        headers: header.to_vec(),
+        query: query.to_vec(),
+        ..RequestMatch::default()
+    };
+    let headers = first_by(&wanted.headers, |header| header.name.to_string());
+    let header =
+        headers.iter().find(|h| conditions_rank(&only(std::slice::from_ref(h), &[]), request).is_none());
+    if let Some(header) = header {
+        return Some(format!("Header {header}"));
+    }
+    let query = first_by(&wanted.query, |parameter| parameter.name.to_string());
+    let parameter =
+        query.iter().find(|q| conditions_rank(&only(&[], std::slice::from_ref(q)), request).is_none());
+    parameter.map(|parameter| format!("QueryParam {parameter}"))
+}
+
+/// Of entries with one name the first.
+fn first_by<T: Clone>(all: &[T], name: impl Fn(&T) -> String) -> Vec<T> {
+    let mut seen = std::collections::HashSet::new();
+    all.iter().filter(|one| seen.insert(name(one))).cloned().collect()
+}
+
+/// Why the smaller rank comes first.
+fn precedence(winner: &Rank<'_>, other: &Rank<'_>) -> &'static str {
+    let (Reverse((method, headers, _)), Reverse((its_method, its_headers, _))) = (winner.2, other.2);
+    match () {
+        () if winner.0 != other.0 => "MoreSpecificHostname",
+        () if winner.1 != other.1 => "MoreSpecificPath",
+        () if method != its_method => "MoreSpecificMethod",
+        () if headers != its_headers => "MoreHeaders",
+        () if winner.2 != other.2 => "MoreQueryParams",
+        () if winner.3 != other.3 => "OlderRoute",
+        () if winner.4 != other.4 => "RouteName",
+        () if winner.5 != other.5 => "EarlierRule",
+        () => "EarlierMatch",
+    }
+}
+
+/// Each match with what the specification says of it: by rule and place, `Winner` or the reason why not.
+fn said(listeners: &[Listener], request: &RequestFacts<'_>) -> Vec<(String, usize, String)> {
+    let mut found: Vec<(String, usize, Result<Rank<'_>, String>)> = Vec::new();
+    for listener in listeners {
+        for route in &listener.routes {
+            for (order, rule) in route.rules.iter().enumerate() {
+                for (place, wanted) in rule.matches.iter().enumerate() {
+                    let lost = reason(listeners, (listener, route, wanted), request);
+                    let rank = lost.map_or_else(|| Ok(rank(route, (order, place), wanted, request)), Err);
+                    found.push((rule.name.to_string(), place, rank));
+                }
+            }
+        }
+    }
+    let winner = found.iter().filter_map(|(.., rank)| rank.as_ref().ok()).min().copied();
+    let mut met = false;
+    let said = found.into_iter().map(|(rule, place, rank)| {
+        let word = match (rank, winner) {
+            (Err(lost), _) => lost,
+            // Of equals the first that was attached.
+            (Ok(rank), Some(winner)) if rank == winner && !met => {
+                met = true;
+                "Winner".into()
+            }
+            (Ok(rank), winner) => precedence(&winner.unwrap(), &rank).into(),
+        };
+        (rule, place, word)
+    });
+    said.collect()
+}
+
+fn rank<'a>(
+    route: &'a Route,
+    (order, place): (usize, usize),
+    wanted: &RequestMatch,
+    request: &RequestFacts<'_>,
+) -> Rank<'a> {
+    let any = [Hostname::Any];
+    let names = if route.hostnames.is_empty() { &any[..] } else { &route.hostnames };
+    let host = names.iter().filter(|n| n.matches(request.host)).map(Hostname::specificity).max().unwrap();
+    let path = path_rank(&wanted.path, request.path).unwrap();
+    let conditions = conditions_rank(wanted, request).unwrap();
+    (Reverse(host), Reverse(path), Reverse(conditions), route.created, &route.name, order, place)
 }
 
 fn path_rank(wanted: &PathMatch, path: &str) -> Option<(u8, usize)> {
@@ -175,7 +282,27 @@ proptest! {
             }
             let facts = RequestFacts { host, path, query, method, headers: &headers };
             let found = routes.decide(&facts).map(|matched| matched.name.to_string());
-            prop_assert_eq!(found, naive(&listeners, &facts), "{} {} {} {:?}", host, path, query, lines);
+            prop_assert_eq!(&found, &naive(&listeners, &facts), "{} {} {} {:?}", host, path, query, lines);
+
+            let explained = routes.explain(&facts);
+            let winner = explained.winner.map(|winner| winner.matched().name.to_string());
+            prop_assert_eq!(&winner, &found);
+            let name = |candidate: Candidate<'_>| (candidate.matched().name.to_string(), candidate.place());
+            let lost = explained.lost.iter().map(|(candidate, lost)| {
+                let word = match lost {
+                    Lost::Condition(Miss::Header(header)) => format!("{} {header}", lost.reason()),
+                    Lost::Condition(Miss::Query(parameter)) => format!("{} {parameter}", lost.reason()),
+                    _ => lost.reason().to_owned(),
+                };
+                (name(*candidate), word)
+            });
+            let mut every: Vec<_> =
+                explained.winner.into_iter().map(|winner| (name(winner), "Winner".to_owned())).chain(lost).collect();
+            let mut wanted: Vec<_> =
+                said(&listeners, &facts).into_iter().map(|(rule, place, word)| ((rule, place), word)).collect();
+            every.sort();
+            wanted.sort();
+            prop_assert_eq!(every, wanted, "{} {} {} {:?}", host, path, query, lines);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The rules of one host name, by path.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use regex::Regex;
@@ -9,6 +10,7 @@ use super::bucket::Bucket;
 use super::entry::Entry;
 use super::map::Map;
 use super::prefixes::Prefixes;
+use super::watch::Watch;
 use crate::PathMatch;
 
 #[derive(Debug, Default)]
@@ -35,15 +37,30 @@ impl Paths {
         self.expressions.sort_by(|(_, a), (_, b)| a.rank.cmp(&b.rank));
     }
 
-    pub(super) fn find(&self, facts: &RequestFacts<'_>) -> Option<&Entry> {
-        let exact = || self.exact.get(facts.path)?.find(facts);
-        let prefix = || self.prefixes.find(facts);
-        let expression = || {
-            // Conditions first: they are cheaper than the expression.
-            let taken =
-                |(regex, entry): &&(Regex, Arc<Entry>)| entry.takes(facts) && regex.is_match(facts.path);
-            self.expressions.iter().find(taken).map(|(_, entry)| &**entry)
-        };
-        exact().or_else(prefix).or_else(expression)
+    pub(super) fn search<'t>(
+        &'t self,
+        facts: &RequestFacts<'_>,
+        watch: &mut impl Watch<'t>,
+    ) -> ControlFlow<()> {
+        watch.at_host(self);
+        if let Some(bucket) = self.exact.get(facts.path) {
+            bucket.search(facts, watch)?;
+        }
+        self.prefixes.search(facts, watch)?;
+        watch.at_expressions();
+        // Conditions first: they are cheaper than the expression.
+        let takes = |(regex, entry): &&(Regex, Arc<Entry>)| entry.takes(facts) && regex.is_match(facts.path);
+        self.expressions.iter().filter(takes).try_for_each(|(_, entry)| watch.taken(entry))
+    }
+
+    /// Every bucket.
+    pub(super) fn buckets<'t>(&'t self, each: &mut impl FnMut(&'t Bucket)) {
+        self.exact.values().for_each(&mut *each);
+        self.prefixes.buckets(each);
+    }
+
+    /// Every rule with an expression over the path.
+    pub(super) fn expressions(&self) -> &[(Regex, Arc<Entry>)] {
+        &self.expressions
     }
 }

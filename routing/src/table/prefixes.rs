@@ -1,9 +1,11 @@
 //! A trie of path segments: one look-up per segment finds every prefix of a path, the longest first.
 
+use std::ops::ControlFlow;
+
 use super::RequestFacts;
 use super::bucket::Bucket;
-use super::entry::Entry;
 use super::map::Map;
+use super::watch::Watch;
 
 #[derive(Debug, Default)]
 pub(super) struct Prefixes {
@@ -29,21 +31,33 @@ impl Prefixes {
         self.children.values_mut().for_each(Self::seal);
     }
 
-    pub(super) fn find(&self, facts: &RequestFacts<'_>) -> Option<&Entry> {
+    pub(super) fn search<'t>(
+        &'t self,
+        facts: &RequestFacts<'_>,
+        watch: &mut impl Watch<'t>,
+    ) -> ControlFlow<()> {
         // A target without slash (`OPTIONS *`, `CONNECT`) has no segments.
         match facts.path.strip_prefix('/') {
-            Some(rest) => self.deepest(&mut rest.as_bytes().split(|byte| *byte == b'/'), facts),
-            None => self.bucket.find(facts),
+            Some(rest) => self.deepest(&mut rest.as_bytes().split(|byte| *byte == b'/'), facts, watch),
+            None => self.bucket.search(facts, watch),
         }
     }
 
     // Calls itself once per segment at most, and no deeper than the longest prefix of the configuration.
-    fn deepest<'p>(
-        &self,
+    fn deepest<'t, 'p>(
+        &'t self,
         rest: &mut impl Iterator<Item = &'p [u8]>,
         facts: &RequestFacts<'_>,
-    ) -> Option<&Entry> {
-        let child = rest.next().and_then(|segment| self.children.get(segment));
-        child.and_then(|child| child.deepest(rest, facts)).or_else(|| self.bucket.find(facts))
+        watch: &mut impl Watch<'t>,
+    ) -> ControlFlow<()> {
+        if let Some(child) = rest.next().and_then(|segment| self.children.get(segment)) {
+            child.deepest(rest, facts, watch)?;
+        }
+        self.bucket.search(facts, watch)
+    }
+
+    pub(super) fn buckets<'t>(&'t self, each: &mut impl FnMut(&'t Bucket)) {
+        each(&self.bucket);
+        self.children.values().for_each(|child| child.buckets(each));
     }
 }

@@ -13,6 +13,7 @@ use super::{GATEWAY, Running, free, get, route, wait_for, write};
 pub struct World {
     pub address: SocketAddr,
     dir: TempDir,
+    port_map: String,
     _programs: [Running; 2],
 }
 
@@ -27,12 +28,13 @@ impl World {
         write(&config, "gateway.yaml", GATEWAY);
         let routes = route(app).replace("  rules:\n", &format!("  rules:\n{rule}"));
         write(&config, "route.yaml", &format!("{routes}---\n{more}"));
+        let port_map = format!("edge/web:80={address}");
         let gateway = Running::start(&[
             "gateway",
             "--config",
             &config.display().to_string(),
             "--port-map",
-            &format!("edge/web:80={address}"),
+            &port_map,
             "--admin",
             &admin.to_string(),
             "--access-log",
@@ -42,7 +44,17 @@ impl World {
         ]);
         wait_for("the service", || get(app, "/page").is_some());
         wait_for("the gateway", || get(admin, "/ready").is_some_and(|answer| answer.status == 200));
-        Self { address, dir, _programs: [service, gateway] }
+        Self { address, dir, port_map, _programs: [service, gateway] }
+    }
+
+    /// The directory that it serves.
+    pub fn config(&self) -> String {
+        self.dir.path().join("config").display().to_string()
+    }
+
+    /// Where its listeners are.
+    pub fn port_map(&self) -> &str {
+        &self.port_map
     }
 
     /// The line of the access log for a path, once it is there.

@@ -1,0 +1,125 @@
+//! `explain`: where a request goes, and why nowhere else.
+
+mod report;
+mod request;
+
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use http::StatusCode;
+use towpath_config::{Duty, Listener, Snapshot, compile};
+use towpath_gateway_core::Fault;
+use towpath_routing::Routes;
+use towpath_stacks::{Explained, Side, explain as ask};
+
+use crate::args::{ExplainArgs, Output};
+use crate::check::{options, print, read};
+use crate::listener::edge_certificates;
+use crate::{Failure, Program};
+
+pub(crate) use request::{HeaderLine, Line};
+
+/// What becomes of a request before the table of a socket is asked.
+enum Refused {
+    /// No certificate is for the name: the handshake ends.
+    Handshake(String),
+    /// It is answered with this.
+    Answer(Fault),
+}
+
+/// What is said about one socket.
+struct Told<'t> {
+    socket: &'t Listener,
+    answer: Result<Explained<'t>, Refused>,
+}
+
+/// Prints what the sockets that the request reaches do with it.
+pub(crate) fn explain(program: Program, args: &ExplainArgs) -> Result<ExitCode, Failure> {
+    let source = read(&args.compile)?;
+    let snapshot = compile(&source, &options(program, &args.compile, SystemTime::now()), None);
+    let sockets = reached(&snapshot, args)?;
+    let tables: Vec<_> =
+        sockets.iter().map(|(socket, routes)| (*socket, Routes::new(routes.to_vec()))).collect();
+    let side = match program {
+        Program::Gateway | Program::Ingress => Side::Edge,
+        Program::Sidecar => Side::Mesh,
+    };
+    let mut told = Vec::new();
+    for (socket, routes) in &tables {
+        told.push(Told { socket, answer: answer(side, socket, routes, args)? });
+    }
+    match args.output {
+        Output::Json => print(&format_args!("{:#}\n", report::json(args, &snapshot, &told))),
+        Output::Text => print(&report::text(args, &snapshot, program, &told)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The sockets for the URL's scheme and port: by the port that the resources name, else by the one that is listened on.
+fn reached<'s>(
+    snapshot: &'s Snapshot,
+    args: &ExplainArgs,
+) -> Result<Vec<(&'s Listener, &'s [towpath_routing::Listener])>, Failure> {
+    let http = snapshot.listeners.iter().filter_map(|listener| match &listener.duty {
+        Duty::Edge { tls, routes, .. } => Some((listener, routes.as_slice(), tls.is_some())),
+        Duty::Outbound { routes } => Some((listener, routes.as_slice(), false)),
+        Duty::Inbound { .. } | Duty::Stream { .. } | Duty::Datagram { .. } => None,
+    });
+    let all: Vec<_> = http.collect();
+    let named = |listener: &Listener| {
+        args.listener
+            .as_ref()
+            .is_none_or(|name| *name == *listener.name || *name == listener.address.to_string())
+    };
+    let by = |port: &dyn Fn(&Listener, &[towpath_routing::Listener]) -> u16| -> Vec<_> {
+        let fits = |(listener, routes, https): &&(&'s Listener, &'s [towpath_routing::Listener], bool)| {
+            *https == args.request.https && port(listener, routes) == args.request.port && named(listener)
+        };
+        all.iter().filter(fits).map(|(listener, routes, _)| (*listener, *routes)).collect()
+    };
+    let mut found = by(&|_, routes| routes.first().map_or(0, |listener| listener.port));
+    if found.is_empty() {
+        found = by(&|listener, _| listener.address.port());
+    }
+    if found.is_empty() {
+        let there: Vec<_> = all
+            .iter()
+            .map(|(listener, _, https)| {
+                format!(
+                    "{} ({} on {})",
+                    listener.name,
+                    if *https { "https" } else { "http" },
+                    listener.address
+                )
+            })
+            .collect();
+        let scheme = if args.request.https { "https" } else { "http" };
+        let there = if there.is_empty() { "none at all".to_owned() } else { there.join(", ") };
+        let port = args.request.port;
+        return Err(format!("no socket takes {scheme} requests on port {port}; there is {there}").into());
+    }
+    Ok(found)
+}
+
+fn answer<'t>(
+    side: Side,
+    socket: &Listener,
+    routes: &'t Routes,
+    args: &ExplainArgs,
+) -> Result<Result<Explained<'t>, Refused>, Failure> {
+    let server_name = request::server_name(&args.request, args.server_name.as_deref());
+    if let Duty::Edge { tls: Some(tls), .. } = &socket.duty
+        && !edge_certificates(tls)?.serves(server_name)
+    {
+        let name = server_name.unwrap_or("a client that names no host");
+        return Ok(Err(Refused::Handshake(format!("no certificate is for {name}"))));
+    }
+    let request = request::request(&args.request, &args.header, server_name, socket.address)?;
+    Ok(ask(side, routes, request).map_err(Refused::Answer))
+}
+
+/// The answer to a request that no rule takes.
+fn not_found() -> (StatusCode, &'static str) {
+    let reason = towpath_gateway_core::Reason::NoRoute;
+    (reason.status(), reason.label())
+}
