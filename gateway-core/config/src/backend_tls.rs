@@ -15,7 +15,7 @@ use crate::objects::{GATEWAY_GROUP, Objects, Stored};
 use crate::resources::backend_tls::{BackendTlsPolicySpec, LocalRef, SubjectKind};
 use crate::resources::core::ServicePort;
 use crate::resources::towpath::TargetRef;
-use crate::status::{Refusal, Verdict, condition, item};
+use crate::status::{Body, Refusal, Verdict, condition, item};
 use crate::{ObjectName, Options, Problem};
 
 /// The authorities that the machine trusts (Gateway API, `WellKnownCACertificatesType`).
@@ -226,7 +226,7 @@ pub(crate) fn report(work: &mut Work<'_>, gateways: &[GatewayState<'_>]) {
         let ancestors: Vec<_> =
             concerned.map(|gateway| ancestor(gateway, judged, controller, policy.generation)).collect();
         if !ancestors.is_empty() {
-            items.push(item(policy, json!({ "ancestors": ancestors })));
+            items.push(item(policy, Body::Other(json!({ "ancestors": ancestors }))));
         }
     }
     work.status.extend(items);

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use crate::authorities;
 use crate::compile::Work;
 use crate::document::Defect;
@@ -11,7 +9,7 @@ use crate::listener::ListenerState;
 use crate::objects::Stored;
 use crate::references::{is_granted, target};
 use crate::resources::gateway::{FrontendTls, FrontendValidation, GatewaySpec, ObjectRef};
-use crate::status::{Refusal, Verdict, given};
+use crate::status::{Condition, Refusal, Verdict, given};
 use crate::{ClientValidation, ClientValidationMode};
 
 /// Most references to authorities (Gateway API, `FrontendTLSValidation.caCertificateRefs`).
@@ -66,7 +64,7 @@ fn validations(frontend: &FrontendTls) -> impl Iterator<Item = &FrontendValidati
 }
 
 /// The condition of a Gateway that takes clients whose certificate is not valid.
-pub(crate) fn insecure(spec: &GatewaySpec, generation: Option<i64>) -> Option<Value> {
+pub(crate) fn insecure(spec: &GatewaySpec, generation: Option<i64>) -> Option<Condition> {
     let frontend = spec.tls.as_ref()?.frontend.as_ref()?;
     let insecure =
         |validation: &FrontendValidation| validation.mode == ClientValidationMode::AllowInsecureFallback;

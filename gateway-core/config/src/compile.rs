@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use serde_json::Value;
 use towpath_auth::AuthorizationPolicies;
 use towpath_gateway_core::SpiffeId;
 
@@ -18,6 +17,7 @@ use crate::load::load;
 use crate::objects::Objects;
 use crate::peer::Peers;
 use crate::snapshot::Kept;
+use crate::status::ObjectStatus;
 use crate::topology::{Plan, plan};
 use crate::{
     Listener, MeshSettings, ObjectName, PlaintextHop, PortMap, Problem, Role, Scenario, Snapshot, Source,
@@ -126,7 +126,8 @@ pub(crate) struct Work<'a> {
     pub(crate) ingress: &'a ObjectName,
     pub(crate) backends: Backends<'a>,
     pub(crate) problems: Vec<Problem>,
-    pub(crate) status: Vec<Value>,
+    pub(crate) controller: Arc<str>,
+    pub(crate) status: Vec<ObjectStatus>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) credentials_before: Option<&'a HashMap<ObjectName, Credential>>,
     /// What was read from Secrets, to be kept for the next time.
@@ -137,8 +138,8 @@ pub(crate) struct Work<'a> {
 
 impl Work<'_> {
     /// The controller that status names.
-    pub(crate) fn controller(&self) -> String {
-        self.options.controller_name.clone().unwrap_or_else(|| status::CONTROLLER.to_owned())
+    pub(crate) fn controller(&self) -> Arc<str> {
+        Arc::clone(&self.controller)
     }
 }
 
@@ -186,6 +187,7 @@ fn compile_role(
         ingress: &word.ingress,
         backends,
         problems,
+        controller: options.controller_name.as_deref().unwrap_or(status::CONTROLLER).into(),
         status,
         listeners,
         credentials_before: before.map(|kept| &kept.credentials),

@@ -14,7 +14,7 @@ use crate::objects::Stored;
 use crate::parents::attach;
 use crate::policy::Attachments;
 use crate::resources::gateway::GatewaySpec;
-use crate::status::{condition, item};
+use crate::status::{Body, condition, item};
 use crate::topology::Rules;
 use crate::{Duty, EdgeTls, Listener, backend_tls, crossing, flow, listener_set};
 
@@ -50,7 +50,7 @@ pub(crate) fn compile(work: &mut Work<'_>) {
             crossing::report(work, gateway);
         }
     }
-    let sockets = sockets(work, &gateways);
+    let sockets = sockets(work, &mut gateways);
     let taken: BTreeSet<SocketAddr> = sockets.keys().copied().collect();
     let policies = &work.edge_authorization;
     work.listeners.extend(sockets.into_values().map(|socket| socket.listener(policies.clone())));
@@ -65,7 +65,7 @@ fn classes(work: &mut Work<'_>) {
     let items: Vec<_> = classes
         .map(|class| {
             let accepted = condition("Accepted", "Accepted", &Ok(()), class.generation);
-            item(class, json!({ "conditions": [accepted] }))
+            item(class, Body::Other(json!({ "conditions": [accepted] })))
         })
         .collect();
     work.status.extend(items);
@@ -126,28 +126,40 @@ impl Socket {
     }
 }
 
-fn sockets(work: &mut Work<'_>, gateways: &[GatewayState<'_>]) -> BTreeMap<SocketAddr, Socket> {
+/// The sockets of the listeners for requests, which hand their routes over.
+fn sockets(work: &mut Work<'_>, gateways: &mut [GatewayState<'_>]) -> BTreeMap<SocketAddr, Socket> {
     let mut sockets = BTreeMap::new();
-    for gateway in gateways.iter().filter(|gateway| gateway.accepted.is_ok()) {
-        let behind = work.plan.rules == Rules::Behind;
-        let requests = gateway.listeners.iter().filter(|listener| listener.flow.is_none());
-        for listener in requests.filter(|l| (l.https || !behind) && l.is_programmed()) {
-            let table = routing::Listener {
-                name: gateway.full_name(listener).into(),
-                hostname: listener.hostname.clone(),
-                port: listener.spec.port.value,
-                https: listener.https,
-                routes: listener.routes.iter().map(|(_, route)| route.clone()).collect(),
-            };
-            open(work, &mut sockets, gateway, &table, listener.tls().as_ref());
+    let behind = work.plan.rules == Rules::Behind;
+    for gateway in gateways.iter_mut().filter(|gateway| gateway.accepted.is_ok()) {
+        let plaintext = if behind { plaintext_tables(gateway) } else { Vec::new() };
+        for place in 0..gateway.listeners.len() {
+            let Some((table, tls)) = table(gateway, place, behind) else { continue };
+            open(work, &mut sockets, gateway, table, tls.as_ref());
         }
-        if behind {
-            for table in plaintext_tables(gateway) {
-                open(work, &mut sockets, gateway, &table, None);
-            }
+        for table in plaintext {
+            open(work, &mut sockets, gateway, table, None);
         }
     }
     sockets
+}
+
+/// What the listener at a place serves, if it takes requests and can have a socket.
+fn table(
+    gateway: &mut GatewayState<'_>,
+    place: usize,
+    behind: bool,
+) -> Option<(routing::Listener, Option<EdgeTls>)> {
+    let routes = std::mem::take(&mut gateway.listeners.get_mut(place)?.routes);
+    let listener = gateway.listeners.get(place)?;
+    let serves = listener.flow.is_none() && (listener.https || !behind) && listener.is_programmed();
+    let table = routing::Listener {
+        name: gateway.full_name(listener).into(),
+        hostname: listener.hostname.clone(),
+        port: listener.spec.port.value,
+        https: listener.https,
+        routes: routes.into_iter().map(|(_, route)| route).collect(),
+    };
+    serves.then(|| (table, listener.tls()))
 }
 
 /// Behind a gateway TLS has ended: the plaintext ports carry the routes of every listener.
@@ -208,11 +220,15 @@ fn open(
     work: &mut Work<'_>,
     sockets: &mut BTreeMap<SocketAddr, Socket>,
     gateway: &GatewayState<'_>,
-    table: &routing::Listener,
+    table: routing::Listener,
     tls: Option<&EdgeTls>,
 ) {
     let name = &gateway.object.name;
-    for address in socket_addresses(work, gateway, table.port) {
+    let addresses = socket_addresses(work, gateway, table.port);
+    // The last takes the table itself: routes are many.
+    let mut tables = std::iter::repeat_n(table, addresses.len());
+    for address in addresses {
+        let Some(table) = tables.next() else { continue };
         let socket = sockets.entry(address).or_insert_with(|| Socket {
             name: format!("{name}:{}", table.port),
             address,
@@ -228,7 +244,7 @@ fn open(
                 gateway.object.error(None, message).suggest("give one of the Gateways another address"),
             );
         } else {
-            socket.add(table.clone(), tls);
+            socket.add(table, tls);
         }
     }
 }

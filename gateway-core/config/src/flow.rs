@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use serde_json::json;
 use towpath_auth::AuthorizationPolicies;
 use towpath_gateway_core::RouteName;
 use towpath_routing::{FlowListener, FlowRoute, Hostname, WeightedBackend};
@@ -19,7 +18,7 @@ use crate::objects::Stored;
 use crate::parents::{Wanted, takers, target};
 use crate::resources::route::{BackendRef, FlowSpec};
 use crate::rule::{resolve, service_name, unresolved};
-use crate::status::{Verdict, item, parent};
+use crate::status::{Body, Verdict, item, parent};
 use crate::topology::Rules;
 use crate::{Duty, EdgeTls, Listener, StreamTls};
 
@@ -62,7 +61,7 @@ fn attach<S: FlowSpec>(
         let (verdicts, own) = ((&verdict, resolved), &route.name.namespace);
         parents.push(parent(reference, own, &work.controller(), verdicts, route.generation));
     }
-    work.status.push(item(route, json!({ "parents": parents })));
+    work.status.push(item(route, Body::Parents { parents }));
 }
 
 /// Puts a route at listeners that take it, at each once.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::client_certificate::{self, ClientCertificate};
 use crate::client_validation;
@@ -12,7 +12,7 @@ use crate::listener::{self, ListenerState};
 use crate::listener_set::{self, SetState};
 use crate::objects::Stored;
 use crate::resources::gateway::GatewaySpec;
-use crate::status::{Refusal, Verdict, condition, item};
+use crate::status::{Body, ObjectStatus, Refusal, Verdict, condition, item};
 
 /// A Gateway that is ours.
 pub(crate) struct GatewayState<'a> {
@@ -165,7 +165,7 @@ impl GatewayState<'_> {
     }
 
     /// The sets with their status.
-    pub(crate) fn set_status(&self) -> impl Iterator<Item = Value> {
+    pub(crate) fn set_status(&self) -> impl Iterator<Item = ObjectStatus> {
         self.sets.iter().enumerate().map(|(at, set)| set.status(at, &self.listeners))
     }
 
@@ -176,7 +176,7 @@ impl GatewayState<'_> {
     }
 
     /// The Gateway with its status.
-    pub(crate) fn status(&self) -> Value {
+    pub(crate) fn status(&self) -> ObjectStatus {
         let generation = self.object.generation;
         let own = self.listeners.iter().filter(|listener| listener.set.is_none());
         let attached = self.sets.iter().filter(|set| set.accepted.is_ok()).count();
@@ -198,12 +198,12 @@ impl GatewayState<'_> {
         conditions.extend(client_validation::insecure(&self.object.spec, generation));
         item(
             self.object,
-            json!({
+            Body::Other(json!({
                 "addresses": addresses,
                 "conditions": conditions,
                 "attachedListenerSets": attached,
                 "listeners": own.map(|listener| listener.status(generation)).collect::<Vec<_>>(),
-            }),
+            })),
         )
     }
 }

@@ -66,3 +66,4 @@ pub use snapshot::{
     PlaintextHop, Snapshot, StreamTls,
 };
 pub use source::{Source, SourceError};
+pub use status::ObjectStatus;

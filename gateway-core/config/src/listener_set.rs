@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::ObjectName;
 use crate::compile::Work;
@@ -11,7 +11,7 @@ use crate::listener::{self, ListenerState};
 use crate::objects::{GATEWAY_GROUP, Stored};
 use crate::parents::namespace_labels;
 use crate::resources::gateway::{FromNamespaces, GatewaySpec, ListenerSetSpec, RouteNamespaces};
-use crate::status::{Refusal, Verdict, condition, item};
+use crate::status::{Body, ObjectStatus, Refusal, Verdict, condition, item};
 
 /// A set whose parent is one of our Gateways.
 pub(crate) struct SetState<'a> {
@@ -84,8 +84,8 @@ pub(crate) fn check_parents(work: &mut Work<'_>) {
 /// Whether the Gateway takes sets of this namespace; by default it takes none.
 fn allowed(work: &Work<'_>, gateway: &Stored<GatewaySpec>, set: &Stored<ListenerSetSpec>) -> Verdict {
     let namespaces = gateway.spec.allowed_listeners.as_ref().and_then(|allowed| allowed.namespaces.as_ref());
-    let labels = namespace_labels(work, &set.name.namespace);
-    if from(namespaces, FromNamespaces::None, &gateway.name.namespace, &set.name.namespace, &labels) {
+    let labels = || namespace_labels(work, &set.name.namespace);
+    if from(namespaces, FromNamespaces::None, &gateway.name.namespace, &set.name.namespace, labels) {
         return Ok(());
     }
     let message = format!("Gateway {} takes no listeners from this namespace", gateway.name);
@@ -98,7 +98,7 @@ pub(crate) fn from(
     default: FromNamespaces,
     own: &str,
     theirs: &str,
-    labels: &BTreeMap<String, String>,
+    labels: impl FnOnce() -> BTreeMap<String, String>,
 ) -> bool {
     match namespaces.and_then(|namespaces| namespaces.from).unwrap_or(default) {
         FromNamespaces::All => true,
@@ -106,7 +106,7 @@ pub(crate) fn from(
         FromNamespaces::Same => theirs == own,
         FromNamespaces::Selector => namespaces
             .and_then(|namespaces| namespaces.selector.as_ref())
-            .is_some_and(|selector| selector.matches(labels)),
+            .is_some_and(|selector| selector.matches(&labels())),
     }
 }
 
@@ -127,18 +127,18 @@ fn settle(listeners: &mut [ListenerState<'_>]) {
 
 impl SetState<'_> {
     /// The set with its status, and that of its listeners.
-    pub(crate) fn status(&self, at: usize, listeners: &[ListenerState<'_>]) -> Value {
+    pub(crate) fn status(&self, at: usize, listeners: &[ListenerState<'_>]) -> ObjectStatus {
         let generation = self.object.generation;
         let own = listeners.iter().filter(|listener| listener.set == Some(at));
         item(
             self.object,
-            json!({
+            Body::Other(json!({
                 "conditions": [
                     condition("Accepted", "Accepted", &self.accepted, generation),
                     condition("Programmed", "Programmed", &self.accepted, generation),
                 ],
                 "listeners": own.map(|listener| listener.status(generation)).collect::<Vec<_>>(),
-            }),
+            })),
         )
     }
 }

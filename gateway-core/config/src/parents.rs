@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::json;
 use serde_saphyr::Spanned;
 use towpath_gateway_core::Policies;
 use towpath_routing::{Hostname, Route, Rule};
@@ -19,7 +18,7 @@ use crate::resources::gateway::FromNamespaces;
 use crate::resources::leaf::Host;
 use crate::resources::route::{ParentRef, RouteSpec};
 use crate::rule::{CompiledRoute, compile};
-use crate::status::{Refusal, Verdict, item, parent};
+use crate::status::{Body, Refusal, Verdict, item, parent};
 use crate::topology::Rules;
 use crate::{ObjectName, listener_set};
 
@@ -53,7 +52,7 @@ pub(crate) fn attach<M: Match>(
             route.generation,
         ));
     }
-    work.status.push(item(route, json!({ "parents": parents })));
+    work.status.push(item(route, Body::Parents { parents }));
 }
 
 /// Whether a parent is a Service: such routes are of the mesh.
@@ -215,10 +214,10 @@ fn is_bare(gateway: &GatewayState<'_>, set: usize) -> bool {
 fn allows<S>(work: &Work<'_>, home: &str, listener: &ListenerState<'_>, route: &Stored<S>) -> bool {
     let namespaces = listener.spec.allowed_routes.as_ref().and_then(|allowed| allowed.namespaces.as_ref());
     let namespace = &route.name.namespace;
-    let labels = namespace_labels(work, namespace);
+    let labels = || namespace_labels(work, namespace);
     listener.accepted.is_ok()
         && listener.kinds.contains(&route.kind)
-        && listener_set::from(namespaces, FromNamespaces::Same, home, namespace, &labels)
+        && listener_set::from(namespaces, FromNamespaces::Same, home, namespace, labels)
 }
 
 /// The labels of a namespace; Kubernetes gives each its name as one.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
 use towpath_gateway_core::{Backend, Balance, Endpoint, Policies, Protocol, RouteName};
 use towpath_mesh_mtls::MtlsMode;
 use towpath_routing::{self as routing, Filters, Hostname, Route, Rule, WeightedBackend};
@@ -19,7 +18,7 @@ use crate::resources::gateway::has_all;
 use crate::resources::leaf::PortRef;
 use crate::resources::route::{ParentRef, RouteSpec};
 use crate::rule::compile as compile_rules;
-use crate::status::{item, parent};
+use crate::status::{Body, item, parent};
 use crate::{Duty, InboundPort, Listener, ObjectName, Problem};
 
 /// Compiles the listeners of a sidecar.
@@ -160,8 +159,9 @@ fn file<M: Match>(
     }
     let compiled = compile_rules(work, route);
     let verdicts = (&Ok(()), &compiled.resolved);
-    let parents = [parent(reference, &route.name.namespace, &work.controller(), verdicts, route.generation)];
-    work.status.push(item(route, json!({ "parents": parents })));
+    let parents =
+        vec![parent(reference, &route.name.namespace, &work.controller(), verdicts, route.generation)];
+    work.status.push(item(route, Body::Parents { parents }));
     let list = if own { producer } else { consumer };
     list.push(Route {
         name: route.name.to_string().into(),

@@ -15,7 +15,7 @@ use towpath_routing::{self as routing, Hostname};
 use crate::backend::EndpointPool;
 use crate::certificate::Credential;
 use crate::load::Files;
-use crate::{ObjectName, Problem, Scenario, Severity};
+use crate::{ObjectName, ObjectStatus, Problem, Scenario, Severity};
 
 /// The compiled configuration of one process.
 #[derive(Debug, Clone, Default)]
@@ -32,8 +32,8 @@ pub struct Snapshot {
     pub listeners: Vec<Listener>,
     /// Every finding, worst first, then by file and line.
     pub problems: Vec<Problem>,
-    /// Objects with their status, in Kubernetes form (`apiVersion`, `kind`, `metadata`, `status`).
-    pub status: Vec<Value>,
+    /// Objects with their status.
+    pub status: Vec<ObjectStatus>,
     /// Hops from this process that nothing protects and that leave the pod.
     pub plaintext_hops: Vec<PlaintextHop>,
     /// What the next compilation takes over.

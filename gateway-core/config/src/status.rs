@@ -1,9 +1,13 @@
 //! Status as Kubernetes writes it. `lastTransitionTime` is left to whoever writes it to a cluster: only they know what
 //! was there before.
 
-use serde_json::{Value, json};
+use std::borrow::Cow;
+use std::sync::Arc;
 
-use crate::json::set;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::ObjectName;
 use crate::objects::{GATEWAY_GROUP, Refused, Stored};
 use crate::resources::route::ParentRef;
 
@@ -25,8 +29,75 @@ impl Refusal {
 
 pub(crate) type Verdict = Result<(), Refusal>;
 
+/// An object with its status, in Kubernetes form: `apiVersion`, `kind`, `metadata`, `status`. There is one for every route, so
+/// it becomes JSON only where it is written.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectStatus {
+    api_version: Arc<str>,
+    kind: &'static str,
+    metadata: Metadata,
+    status: Body,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct Metadata {
+    name: Arc<str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    namespace: Arc<str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generation: Option<i64>,
+}
+
+/// What is under `status`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Body {
+    Parents { parents: Vec<ParentStatus> },
+    Other(Value),
+}
+
+/// What a route has from one of its parents.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ParentStatus {
+    parent_ref: ParentName,
+    controller_name: Arc<str>,
+    conditions: [Condition; 2],
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ParentName {
+    group: Cow<'static, str>,
+    kind: Cow<'static, str>,
+    namespace: Arc<str>,
+    name: Arc<str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    section_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+}
+
+/// A condition of Kubernetes.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Condition {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    status: &'static str,
+    reason: &'static str,
+    message: String,
+    observed_generation: i64,
+}
+
 /// A condition that is true unless refused.
-pub(crate) fn condition(kind: &str, reason: &str, verdict: &Verdict, generation: Option<i64>) -> Value {
+pub(crate) fn condition(
+    kind: &'static str,
+    reason: &'static str,
+    verdict: &Verdict,
+    generation: Option<i64>,
+) -> Condition {
     match verdict {
         Ok(()) => given(kind, true, reason, "", generation),
         Err(refusal) => given(kind, false, refusal.reason, &refusal.message, generation),
@@ -34,76 +105,72 @@ pub(crate) fn condition(kind: &str, reason: &str, verdict: &Verdict, generation:
 }
 
 /// A condition as it is given.
-pub(crate) fn given(kind: &str, holds: bool, reason: &str, message: &str, generation: Option<i64>) -> Value {
-    json!({
-        "type": kind,
-        "status": if holds { "True" } else { "False" },
-        "reason": reason,
-        "message": message,
-        "observedGeneration": generation.unwrap_or(0),
-    })
+pub(crate) fn given(
+    kind: &'static str,
+    holds: bool,
+    reason: &'static str,
+    message: &str,
+    generation: Option<i64>,
+) -> Condition {
+    Condition {
+        kind,
+        status: if holds { "True" } else { "False" },
+        reason,
+        message: message.to_owned(),
+        observed_generation: generation.unwrap_or(0),
+    }
 }
 
 /// An object with its status.
-pub(crate) fn item<S>(object: &Stored<S>, status: Value) -> Value {
-    let name = (&*object.name.namespace, &*object.name.name);
-    shell(&object.api_version, object.kind, name, object.generation, status)
+pub(crate) fn item<S>(object: &Stored<S>, status: Body) -> ObjectStatus {
+    let metadata = metadata(&object.name, object.generation);
+    ObjectStatus { api_version: Arc::clone(&object.api_version), kind: object.kind, metadata, status }
 }
 
-fn shell(
-    version: &str,
-    kind: &str,
-    (namespace, name): (&str, &str),
-    generation: Option<i64>,
-    status: Value,
-) -> Value {
-    let mut metadata = json!({ "name": name });
-    if !namespace.is_empty() {
-        set(&mut metadata, "namespace", namespace.into());
-    }
-    if let Some(generation) = generation {
-        set(&mut metadata, "generation", generation.into());
-    }
-    json!({"apiVersion": version, "kind": kind, "metadata": metadata, "status": status})
+fn metadata(name: &ObjectName, generation: Option<i64>) -> Metadata {
+    Metadata { name: Arc::clone(&name.name), namespace: Arc::clone(&name.namespace), generation }
 }
 
-/// What a route has from one of its parents.
+/// What a route in `namespace` has from one of its parents.
 pub(crate) fn parent(
     reference: &ParentRef,
-    namespace: &str,
-    controller: &str,
+    namespace: &Arc<str>,
+    controller: &Arc<str>,
     (accepted, resolved): (&Verdict, &Verdict),
     generation: Option<i64>,
-) -> Value {
-    let mut parent_ref = json!({
-        "group": reference.group.as_deref().unwrap_or(GATEWAY_GROUP),
-        "kind": reference.kind.as_deref().unwrap_or("Gateway"),
-        "namespace": reference.namespace.as_deref().unwrap_or(namespace),
-        "name": reference.name.value,
-    });
-    if let Some(section) = &reference.section_name {
-        set(&mut parent_ref, "sectionName", section.as_str().into());
+) -> ParentStatus {
+    let word =
+        |given: Option<&str>, default| given.map_or(Cow::Borrowed(default), |word| word.to_owned().into());
+    ParentStatus {
+        parent_ref: ParentName {
+            group: word(reference.group.as_deref(), GATEWAY_GROUP),
+            kind: word(reference.kind.as_deref(), "Gateway"),
+            namespace: reference.namespace.as_deref().map_or_else(|| Arc::clone(namespace), Arc::from),
+            name: reference.name.value.as_str().into(),
+            section_name: reference.section_name.clone(),
+            port: reference.port,
+        },
+        controller_name: Arc::clone(controller),
+        conditions: [
+            condition("Accepted", "Accepted", accepted, generation),
+            condition("ResolvedRefs", "ResolvedRefs", resolved, generation),
+        ],
     }
-    if let Some(port) = reference.port {
-        set(&mut parent_ref, "port", port.into());
-    }
-    let conditions = [
-        condition("Accepted", "Accepted", accepted, generation),
-        condition("ResolvedRefs", "ResolvedRefs", resolved, generation),
-    ];
-    json!({"parentRef": parent_ref, "controllerName": controller, "conditions": conditions})
 }
 
 /// The status of a route that could not be read.
-pub(crate) fn refused_route(refused: &Refused, controller: &str) -> Value {
+pub(crate) fn refused_route(refused: &Refused, controller: &Arc<str>) -> ObjectStatus {
     let accepted = Err(Refusal::new("UnsupportedValue", refused.reason.clone()));
-    let parents: Vec<_> = refused
+    let (verdicts, generation) = ((&accepted, &Ok(())), refused.generation);
+    let parents = refused
         .parents
         .iter()
-        .map(|reference| {
-            parent(reference, &refused.name.namespace, controller, (&accepted, &Ok(())), refused.generation)
-        })
+        .map(|reference| parent(reference, &refused.name.namespace, controller, verdicts, generation))
         .collect();
-    let name = (&*refused.name.namespace, &*refused.name.name);
-    shell(&refused.api_version, refused.kind, name, refused.generation, json!({ "parents": parents }))
+    ObjectStatus {
+        api_version: Arc::clone(&refused.api_version),
+        kind: refused.kind,
+        metadata: metadata(&refused.name, generation),
+        status: Body::Parents { parents },
+    }
 }

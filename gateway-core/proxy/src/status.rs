@@ -3,10 +3,10 @@
 use std::io;
 use std::path::Path;
 
-use serde_json::Value;
+use towpath_config::ObjectStatus;
 
 /// Writes the list so that a reader sees the old or the new file whole.
-pub(crate) fn write(path: &Path, objects: &[Value]) -> io::Result<()> {
+pub(crate) fn write(path: &Path, objects: &[ObjectStatus]) -> io::Result<()> {
     let text = serde_json::to_string_pretty(objects).map_err(io::Error::other)?;
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");

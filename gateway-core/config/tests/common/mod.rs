@@ -165,7 +165,8 @@ pub(crate) fn rule(snapshot: &Snapshot, name: &str) -> Value {
 /// The status of an object, as `to_json` has it.
 pub(crate) fn status(snapshot: &Snapshot, kind: &str, name: &str) -> Value {
     let wanted = |item: &&Value| item["kind"] == kind && item["metadata"]["name"] == name;
-    snapshot.status.iter().find(wanted).map_or(Value::Null, |item| item["status"].clone())
+    let items = serde_json::to_value(&snapshot.status).unwrap();
+    items.as_array().unwrap().iter().find(wanted).map_or(Value::Null, |item| item["status"].clone())
 }
 
 /// `status/reason` of a condition.
