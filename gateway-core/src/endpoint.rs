@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::{Load, SpiffeId, TlsServer};
+use crate::{Load, RetryBudget, SpiffeId, TlsServer};
 
 /// One address that serves a backend.
 #[derive(Debug)]
@@ -120,17 +120,31 @@ pub struct Backend {
     pub balance: Balance,
     endpoints: Option<Vec<Arc<Endpoint>>>,
     cursor: AtomicUsize,
+    retry_budget: Option<Arc<RetryBudget>>,
 }
 
 impl Backend {
     /// A backend that resolved to these endpoints (perhaps none: requests then end as 503).
     pub fn new(name: impl Into<Arc<str>>, balance: Balance, endpoints: Vec<Arc<Endpoint>>) -> Self {
-        Self { name: name.into(), balance, endpoints: Some(endpoints), cursor: AtomicUsize::new(0) }
+        let (name, cursor) = (name.into(), AtomicUsize::new(0));
+        Self { name, balance, endpoints: Some(endpoints), cursor, retry_budget: None }
     }
 
     /// A reference that could not be resolved: its share of requests ends as 500 (Gateway API, `BackendRefs`).
     pub fn unresolved(name: impl Into<Arc<str>>) -> Self {
-        Self { name: name.into(), balance: Balance::default(), endpoints: None, cursor: AtomicUsize::new(0) }
+        let (name, cursor) = (name.into(), AtomicUsize::new(0));
+        Self { name, balance: Balance::default(), endpoints: None, cursor, retry_budget: None }
+    }
+
+    /// The same, with a bound on the share of retries. Backends may share one.
+    #[must_use]
+    pub fn with_retry_budget(self, retry_budget: Option<Arc<RetryBudget>>) -> Self {
+        Self { retry_budget, ..self }
+    }
+
+    /// What bounds its retries, if anything does.
+    pub fn retry_budget(&self) -> Option<&RetryBudget> {
+        self.retry_budget.as_deref()
     }
 
     /// The endpoints, or `None` if the reference was never resolved.

@@ -15,6 +15,7 @@ use crate::endpoints::{Candidate, Index, MeshWorkload, candidates, protocol};
 use crate::objects::{Objects, Stored};
 use crate::peer::{self, Peers};
 use crate::resources::core::{Service, ServicePort};
+use crate::retry_budget::RetryBudgets;
 use crate::status::Refusal;
 use crate::topology::{Hop, Protection};
 use crate::{MeshSettings, ObjectName, Options, Problem};
@@ -68,6 +69,7 @@ pub(crate) struct Backends<'a> {
     plaintext: HashMap<Arc<str>, &'static str>,
     /// For gateways: sidecars follow the mesh's own policies.
     pub(crate) tls: TlsPolicies,
+    pub(crate) budgets: RetryBudgets,
     /// What the Gateways show to servers whose routes are being compiled.
     pub(crate) client: Option<ClientCertificate>,
 }
@@ -83,7 +85,7 @@ impl<'a> Backends<'a> {
         peers: &'a Peers<'a>,
         hop: Hop,
         before: Option<&'a EndpointPool>,
-        tls: TlsPolicies,
+        (tls, budgets): (TlsPolicies, RetryBudgets),
     ) -> Self {
         let (pool, made, plaintext) = (EndpointPool::default(), HashMap::new(), HashMap::new());
         Self {
@@ -98,13 +100,14 @@ impl<'a> Backends<'a> {
             made,
             plaintext,
             tls,
+            budgets,
             client: None,
         }
     }
 
-    /// The endpoints in use, to be kept for the next time.
-    pub(crate) fn into_pool(self) -> EndpointPool {
-        self.pool
+    /// The endpoints and budgets in use, to be kept for the next time.
+    pub(crate) fn into_kept(self) -> (EndpointPool, RetryBudgets) {
+        (self.pool, self.budgets)
     }
 
     /// Why requests to the backend of this name go unprotected, if some do.
@@ -183,11 +186,9 @@ impl<'a> Backends<'a> {
         }
         let endpoints =
             address.map(|address| self.shared(Endpoint::plaintext(address).with_protocol(framing)));
-        Arc::new(Backend::new(
-            backend_name(&service.name, port),
-            Balance::default(),
-            endpoints.into_iter().collect(),
-        ))
+        let name = backend_name(&service.name, port);
+        let backend = Backend::new(name, Balance::default(), endpoints.into_iter().collect());
+        Arc::new(backend.with_retry_budget(self.budgets.of(&service.name)))
     }
 
     fn direct(
@@ -222,7 +223,8 @@ impl<'a> Backends<'a> {
             }));
         }
         problems.extend(left_out.problem(service, port.port));
-        Arc::new(Backend::new(name, Balance::default(), endpoints))
+        let backend = Backend::new(name, Balance::default(), endpoints);
+        Arc::new(backend.with_retry_budget(self.budgets.of(&service.name)))
     }
 
     /// How a candidate is spoken to, and why not protected if it is not; an error with what it asks for otherwise.

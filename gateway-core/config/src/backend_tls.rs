@@ -4,18 +4,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use rustls::RootCertStore;
-use serde_json::{Value, json};
 use towpath_gateway_core::{TlsServer, TlsSubject};
 
+use crate::ancestors;
 use crate::authorities;
 use crate::compile::Work;
 use crate::document::Defect;
 use crate::gateway::GatewayState;
-use crate::objects::{GATEWAY_GROUP, Objects, Stored};
+use crate::objects::{Objects, Stored};
 use crate::resources::backend_tls::{BackendTlsPolicySpec, LocalRef, SubjectKind};
 use crate::resources::core::ServicePort;
 use crate::resources::towpath::TargetRef;
-use crate::status::{Body, Refusal, Verdict, condition, item};
+use crate::status::{Refusal, Verdict, condition};
 use crate::{ObjectName, Options, Problem};
 
 /// The authorities that the machine trusts (Gateway API, `WellKnownCACertificatesType`).
@@ -141,11 +141,11 @@ impl TlsPolicies {
     }
 }
 
-fn is_service(target: &TargetRef) -> bool {
+pub(crate) fn is_service(target: &TargetRef) -> bool {
     matches!(target.group.as_deref(), None | Some("" | "core")) && target.kind == "Service"
 }
 
-fn name_of(namespace: &Arc<str>, target: &TargetRef) -> ObjectName {
+pub(crate) fn name_of(namespace: &Arc<str>, target: &TargetRef) -> ObjectName {
     ObjectName { namespace: Arc::clone(namespace), name: target.name.value.as_str().into() }
 }
 
@@ -207,41 +207,17 @@ fn authorities(
     authorities::read(objects, &name)
 }
 
-/// The status of each policy, for every Gateway with a route to one of its Services.
+/// The status of each policy.
 pub(crate) fn report(work: &mut Work<'_>, gateways: &[GatewayState<'_>]) {
-    let Work { objects, backends, .. } = work;
-    let controller = work.options.controller_name.as_deref().unwrap_or(crate::status::CONTROLLER);
     let mut items = Vec::new();
-    for judged in &backends.tls.judged {
-        let Some(policy) = objects.backend_tls_policies.get(&judged.name) else { continue };
-        let services: Vec<_> = policy
-            .spec
-            .target_refs
-            .iter()
-            .map(|target| format!("{}:", name_of(&policy.name.namespace, target)))
-            .collect();
-        let concerned = gateways.iter().filter(|gateway| {
-            gateway.backend_names().any(|name| services.iter().any(|service| name.starts_with(&**service)))
-        });
-        let ancestors: Vec<_> =
-            concerned.map(|gateway| ancestor(gateway, judged, controller, policy.generation)).collect();
-        if !ancestors.is_empty() {
-            items.push(item(policy, Body::Other(json!({ "ancestors": ancestors }))));
-        }
+    for judged in &work.backends.tls.judged {
+        let Some(policy) = work.objects.backend_tls_policies.get(&judged.name) else { continue };
+        let services = policy.spec.target_refs.iter().map(|target| name_of(&policy.name.namespace, target));
+        let conditions = [
+            condition("Accepted", "Accepted", &judged.accepted, policy.generation),
+            condition("ResolvedRefs", "ResolvedRefs", &judged.resolved, policy.generation),
+        ];
+        items.extend(ancestors::status(policy, services, gateways, &work.controller, &conditions));
     }
     work.status.extend(items);
-}
-
-fn ancestor(gateway: &GatewayState<'_>, judged: &Judged, controller: &str, generation: Option<i64>) -> Value {
-    let name = &gateway.object.name;
-    json!({
-        "ancestorRef": {
-            "group": GATEWAY_GROUP, "kind": "Gateway", "namespace": &*name.namespace, "name": &*name.name,
-        },
-        "controllerName": controller,
-        "conditions": [
-            condition("Accepted", "Accepted", &judged.accepted, generation),
-            condition("ResolvedRefs", "ResolvedRefs", &judged.resolved, generation),
-        ],
-    })
 }

@@ -16,6 +16,7 @@ use crate::endpoints::Facts;
 use crate::load::load;
 use crate::objects::Objects;
 use crate::peer::Peers;
+use crate::retry_budget::RetryBudgets;
 use crate::snapshot::Kept;
 use crate::status::ObjectStatus;
 use crate::topology::{Plan, plan};
@@ -175,8 +176,9 @@ fn compile_role(
         Role::Gateway | Role::Ingress => TlsPolicies::compile(objects, options, &mut problems),
         Role::Sidecar { .. } => TlsPolicies::default(),
     };
+    let budgets = RetryBudgets::compile(objects, before.map(|kept| &kept.budgets), &mut problems);
     let endpoints = before.map(|kept| &kept.endpoints);
-    let backends = Backends::new(objects, options, &word.mesh, &peers, plan.hop, endpoints, tls);
+    let backends = Backends::new(objects, options, &word.mesh, &peers, plan.hop, endpoints, (tls, budgets));
     let (status, listeners) = (Vec::new(), Vec::new());
     let mut work = Work {
         objects,
@@ -203,7 +205,8 @@ fn compile_role(
     work.status.extend(broken.map(|refused| status::refused_route(refused, &controller)));
     snapshot.plaintext_hops = plaintext_hops(&work);
     let Work { problems, status, listeners, backends, credentials, .. } = work;
-    let kept = Kept { endpoints: backends.into_pool(), credentials, ..Kept::default() };
+    let (endpoints, budgets) = backends.into_kept();
+    let kept = Kept { endpoints, budgets, credentials, ..Kept::default() };
     Snapshot { listeners, problems, status, kept, ..snapshot }
 }
 

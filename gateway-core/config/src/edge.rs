@@ -16,7 +16,7 @@ use crate::policy::Attachments;
 use crate::resources::gateway::GatewaySpec;
 use crate::status::{Body, condition, item};
 use crate::topology::Rules;
-use crate::{Duty, EdgeTls, Listener, backend_tls, crossing, flow, listener_set};
+use crate::{Duty, EdgeTls, Listener, backend_tls, crossing, flow, listener_set, retry_budget};
 
 /// The port of plaintext behind a gateway, for Gateways that have no HTTP listener of their own.
 const HTTP_PORT: u16 = 80;
@@ -40,6 +40,7 @@ pub(crate) fn compile(work: &mut Work<'_>) {
     }
     flow::attach_all(work, &mut gateways);
     backend_tls::report(work, &gateways);
+    retry_budget::report(work, &gateways);
     routes.extend(gateways.iter().map(GatewayState::status));
     routes.extend(gateways.iter().flat_map(GatewayState::set_status));
     routes.append(&mut work.status);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use towpath_auth::{ApiKeys, ExternalAuth, ExternalAuthProtocol};
-use towpath_gateway_core::{Backend, Endpoint, Protocol, Transport};
+use towpath_gateway_core::{Backend, Endpoint, Protocol, RetryBudget, Transport};
 use towpath_rate_limit::RateLimit;
 use towpath_routing::{self as routing, Filters, PathMatch, RequestMatch, Rule};
 use towpath_upstream::{Retry, Timeouts};
@@ -249,7 +249,21 @@ fn policies(rule: &Rule) -> Value {
 fn backend(backend: &Backend) -> Value {
     let endpoints =
         backend.endpoints().map(|endpoints| endpoints.iter().map(|e| endpoint(e)).collect::<Vec<_>>());
-    json!({"name": &*backend.name, "resolved": endpoints.is_some(), "endpoints": endpoints.unwrap_or_default()})
+    let mut value = json!({
+        "name": &*backend.name,
+        "resolved": endpoints.is_some(),
+        "endpoints": endpoints.unwrap_or_default(),
+    });
+    if let Some(budget) = backend.retry_budget().map(RetryBudget::constraint) {
+        let budget = json!({
+            "percent": budget.percent,
+            "interval": format!("{:?}", budget.interval),
+            "minRetries": budget.min_retries,
+            "minInterval": format!("{:?}", budget.min_interval),
+        });
+        set(&mut value, "retryBudget", budget);
+    }
+    value
 }
 
 fn endpoint(endpoint: &Endpoint) -> Value {

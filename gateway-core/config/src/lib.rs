@@ -15,6 +15,7 @@
 //! );
 //! ```
 
+mod ancestors;
 mod authorities;
 mod authorization;
 mod authorization_rule;
@@ -48,6 +49,7 @@ mod policy;
 mod problem;
 mod references;
 mod resources;
+mod retry_budget;
 mod role;
 mod rule;
 mod session;

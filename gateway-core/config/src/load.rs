@@ -41,6 +41,7 @@ const NOT_SERVED: &[(&str, &str)] = &[
 /// Versions that are read, by group.
 const VERSIONS: &[(&str, &[&str])] = &[
     ("gateway.networking.k8s.io", &["v1", "v1beta1", "v1alpha2", "v1alpha3"]),
+    ("gateway.networking.x-k8s.io", &["v1alpha1"]),
     ("", &["v1"]),
     ("discovery.k8s.io", &["v1"]),
     ("security.istio.io", &["v1", "v1beta1"]),

@@ -15,6 +15,7 @@ use crate::resources::istio::{AuthorizationPolicySpec, PeerAuthenticationSpec, W
 use crate::resources::meta::{Metadata, Named};
 use crate::resources::route::{GrpcRouteSpec, HttpRouteSpec, ParentRef, PortRouteSpec, TlsRouteSpec};
 use crate::resources::towpath::{ApiKeyPolicySpec, ConsumerSpec, MeshSpec, RateLimitPolicySpec, TargetRef};
+use crate::resources::traffic::BackendTrafficPolicySpec;
 use crate::{ObjectName, Problem};
 
 pub(crate) const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
@@ -151,6 +152,7 @@ kinds! {
     TCPRoute(PortRouteSpec) in "gateway.networking.k8s.io" Namespaced => tcp_routes;
     UDPRoute(PortRouteSpec) in "gateway.networking.k8s.io" Namespaced => udp_routes;
     BackendTLSPolicy(BackendTlsPolicySpec) in "gateway.networking.k8s.io" Namespaced => backend_tls_policies;
+    XBackendTrafficPolicy(BackendTrafficPolicySpec) in "gateway.networking.x-k8s.io" Namespaced => backend_traffic_policies;
     ReferenceGrant(ReferenceGrantSpec) in "gateway.networking.k8s.io" Namespaced => reference_grants;
     Namespace(Namespace) in "" Cluster => namespaces;
     Service(Service) in "" Namespaced => services;

@@ -15,6 +15,7 @@ use towpath_routing::{self as routing, Hostname};
 use crate::backend::EndpointPool;
 use crate::certificate::Credential;
 use crate::load::Files;
+use crate::retry_budget::RetryBudgets;
 use crate::{ObjectName, ObjectStatus, Problem, Scenario, Severity};
 
 /// The compiled configuration of one process.
@@ -45,6 +46,7 @@ pub struct Snapshot {
 pub(crate) struct Kept {
     pub(crate) files: Files,
     pub(crate) endpoints: EndpointPool,
+    pub(crate) budgets: RetryBudgets,
     /// Certificates of edge listeners, by their Secret.
     pub(crate) credentials: HashMap<ObjectName, Credential>,
 }

@@ -8,9 +8,10 @@ use super::istio::{AuthorizationPolicySpec, PeerAuthenticationSpec, WorkloadEntr
 use super::meta::Strict;
 use super::route::{GrpcRouteSpec, HttpRouteSpec, PortRouteSpec, TlsRouteSpec};
 use super::towpath::{ApiKeyPolicySpec, ConsumerSpec, MeshSpec, RateLimitPolicySpec};
+use super::traffic::BackendTrafficPolicySpec;
 use crate::document::{Defect, Document};
 use crate::objects::Body;
-use crate::{backend_tls, check, extension};
+use crate::{backend_tls, check, extension, retry_budget};
 
 macro_rules! lenient {
     ($($kind:ty),*) => {
@@ -58,6 +59,7 @@ strict!(GrpcRouteSpec, required, check::grpc_route);
 strict!(TlsRouteSpec, required, check::flow_route);
 strict!(PortRouteSpec, required, check::flow_route);
 strict!(BackendTlsPolicySpec, required, backend_tls::check);
+strict!(BackendTrafficPolicySpec, required, retry_budget::check);
 strict!(ReferenceGrantSpec, required, nothing);
 strict!(PeerAuthenticationSpec, empty, check::peer_authentication);
 strict!(AuthorizationPolicySpec, empty, nothing);

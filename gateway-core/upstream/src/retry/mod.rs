@@ -1,6 +1,6 @@
 //! Sends a request again where that is provably safe.
 //!
-//! - **reads** the route's [`Retry`] and [`Timeouts`], the context's deadline, the fault's `Replay`
+//! - **reads** the route's [`Retry`] and [`Timeouts`], the context's deadline and backend with its budget, the fault's `Replay`
 //! - **writes** the outcome of a try that it cuts off
 //! - **ends a request with** the last try's fault; `UpstreamTimeout` (504) if a try's own time is over, or there is none
 //!   left for another try of an answer that is to be retried
@@ -125,6 +125,9 @@ where
 
     fn call(&mut self, mut request: Request) -> Self::Future {
         let context = Context::of(request.extensions_mut());
+        if let Some(budget) = context.backend().and_then(|backend| backend.retry_budget()) {
+            budget.request();
+        }
         let policy = context.policy::<Retry>().unwrap_or(&self.settings.default);
         let try_timeout =
             context.policy().map_or(self.settings.try_timeout, |t: &Timeouts| t.backend_request);
@@ -250,6 +253,12 @@ fn lost() -> Fault {
 }
 
 impl<S: Service<Request>> RetryFuture<S> {
+    /// Whether the backend's budget has no retry left. Asked only if there is to be one: it is taken.
+    fn is_overspent(&self) -> bool {
+        let budget = self.context.backend().and_then(|backend| backend.retry_budget());
+        budget.is_some_and(|budget| !budget.retry())
+    }
+
     fn verdict<R>(&self, result: &Result<Response<R>, Fault>) -> Verdict {
         let Some(spare) = &self.spare else {
             return Verdict::Stop;
@@ -266,7 +275,10 @@ impl<S: Service<Request>> RetryFuture<S> {
             jitter: u32::try_from((self.random)(1024)).unwrap_or_default(),
         };
         let policy = self.context.policy::<Retry>().unwrap_or(&self.default);
-        decide(policy, &facts, Instant::now().into_std())
+        match decide(policy, &facts, Instant::now().into_std()) {
+            Verdict::Again { .. } if self.is_overspent() => Verdict::Stop,
+            verdict => verdict,
+        }
     }
 }
 

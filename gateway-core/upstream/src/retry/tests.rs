@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use http::StatusCode;
 use http_body_util::{BodyExt, StreamBody};
 use tower::{ServiceExt, service_fn};
-use towpath_gateway_core::{Body, Policies, Replay, RouteName};
+use towpath_gateway_core::{
+    Backend, Balance, Body, Policies, Replay, RetryBudget, RetryConstraint, RouteName,
+};
 
 use super::*;
 
@@ -188,4 +190,28 @@ async fn a_try_that_hangs_makes_room_for_the_next() {
 
 fn endpoint() -> Arc<towpath_gateway_core::Endpoint> {
     Arc::new(towpath_gateway_core::Endpoint::plaintext(([127, 0, 0, 1], 1).into()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_whose_budget_is_spent_gets_no_retry() {
+    let second = Duration::from_secs(1);
+    let constraint = RetryConstraint { percent: 0, interval: second, min_retries: 1, min_interval: second };
+    let backend = Backend::new("n/s:80", Balance::default(), Vec::new())
+        .with_retry_budget(Some(Arc::new(RetryBudget::new(constraint))));
+    let backend = Arc::new(backend);
+    let to = |backend: &Arc<Backend>| {
+        let mut request = request(Method::GET, Body::empty());
+        Context::of(request.extensions_mut()).set_backend(Arc::clone(backend)).unwrap();
+        request
+    };
+    let (answer, tries) = run(layer(), to(&backend), vec![status(503), status(503)]).await;
+    assert_eq!((answer.unwrap().status().as_u16(), tries), (503, 2), "one retry is always allowed");
+    // The client gets the answer that there is.
+    let (answer, tries) = run(layer(), to(&backend), vec![status(503)]).await;
+    assert_eq!((answer.unwrap().status().as_u16(), tries), (503, 1));
+    let (answer, tries) = run(layer(), to(&backend), vec![reset(Replay::Always)]).await;
+    assert_eq!((answer.unwrap_err().reason(), tries), (Reason::UpstreamReset, 1));
+    tokio::time::advance(2 * second).await;
+    let (answer, tries) = run(layer(), to(&backend), vec![status(503), status(200)]).await;
+    assert_eq!((answer.unwrap().status().as_u16(), tries), (200, 2));
 }
