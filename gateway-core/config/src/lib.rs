@@ -42,6 +42,7 @@ mod listener;
 mod listener_set;
 mod load;
 mod matches;
+mod migrate;
 mod objects;
 mod parents;
 mod peer;

@@ -82,7 +82,7 @@ fn compile_path(path: &PathSpec, found: &mut Vec<Defect>) -> PathMatch {
 }
 
 /// The rules that the Gateway API sets for exact paths and prefixes: they are in normal form.
-fn check_path(path: &str) -> Result<(), String> {
+pub(crate) fn check_path(path: &str) -> Result<(), String> {
     if !path.starts_with('/') {
         return Err(format!("path `{path}` does not begin with `/`"));
     }
@@ -128,25 +128,24 @@ fn value(kind: ValueKind, text: &Text, found: &mut Vec<Defect>) -> Option<ValueM
     }
 }
 
-/// An expression over the whole text.
 fn expression(text: &str, location: Location, found: &mut Vec<Defect>) -> Option<Regex> {
+    whole(text).map_err(|message| found.push(Defect::new(location, message))).ok()
+}
+
+/// An expression over the whole text; an error says what is wrong with it.
+pub(crate) fn whole(text: &str) -> Result<Regex, String> {
     if text.len() > MAX_EXPRESSION {
-        found.push(Defect::new(location, format!("the expression passes {MAX_EXPRESSION} bytes")));
-        return None;
+        return Err(format!("the expression passes {MAX_EXPRESSION} bytes"));
     }
     // The expression is read alone first: `a)(b` must not become valid through the brackets put around it.
     let alone = RegexBuilder::new(text).size_limit(MAX_PROGRAM).build();
     let whole =
         alone.and_then(|_| RegexBuilder::new(&format!("^(?:{text})$")).size_limit(MAX_PROGRAM).build());
-    match whole {
-        Ok(regex) => Some(regex),
-        Err(error) => {
-            let reason = error.to_string();
-            let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-            found.push(Defect::new(location, format!("`{text}` is not a regular expression: {reason}")));
-            None
-        }
-    }
+    whole.map_err(|error| {
+        let reason = error.to_string();
+        let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        format!("`{text}` is not a regular expression: {reason}")
+    })
 }
 
 #[cfg(test)]
