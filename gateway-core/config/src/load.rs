@@ -31,12 +31,12 @@ struct FileObjects {
 }
 
 /// Kinds that are known and not compiled.
-const NOT_SERVED: &[(&str, &str)] = &[
-    ("security.istio.io", "RequestAuthentication"),
-    ("networking.istio.io", "ServiceEntry"),
-    ("networking.istio.io", "VirtualService"),
-    ("networking.istio.io", "DestinationRule"),
-];
+const NOT_SERVED: &[(&str, &str)] =
+    &[("security.istio.io", "RequestAuthentication"), ("networking.istio.io", "ServiceEntry")];
+
+/// Kinds that `migrate` reads.
+const MIGRATED: &[(&str, &str)] =
+    &[("networking.istio.io", "VirtualService"), ("networking.istio.io", "DestinationRule")];
 
 /// Versions that are read, by group.
 const VERSIONS: &[(&str, &[&str])] = &[
@@ -219,6 +219,10 @@ fn unknown_kind(group: &str, kind: &str, position: Position) -> Option<Problem> 
                 .at(position)
                 .suggest("write each object as a document of its own, with `---` between them"),
         );
+    }
+    if MIGRATED.contains(&(group, kind)) {
+        let problem = Problem::warning(format!("{kind} has no effect here")).at(position);
+        return Some(problem.suggest("`gateway migrate` writes routes in its place"));
     }
     if NOT_SERVED.contains(&(group, kind)) {
         return Some(Problem::warning(format!("{kind} is not served yet: it has no effect")).at(position));

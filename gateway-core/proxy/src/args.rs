@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Say which listener and rule take a request, and of every other rule why not
     Explain(ExplainArgs),
+    /// Write routes in place of Istio's `VirtualService`s, and name every field that is not carried over
+    Migrate(MigrateArgs),
 }
 
 /// What `run` takes.
@@ -100,6 +102,30 @@ pub(crate) struct ExplainArgs {
     /// Form of the report
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
+}
+
+/// What `migrate` takes.
+#[derive(Debug, Args)]
+pub(crate) struct MigrateArgs {
+    /// File or directory with `VirtualService`s and `DestinationRule`s, and the Services and Gateways that they name; may be
+    /// repeated
+    #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
+    pub(crate) config: Vec<PathBuf>,
+    /// Form of the new objects
+    #[arg(short, long, value_enum, default_value_t = MigrateOutput::Yaml)]
+    pub(crate) output: MigrateOutput,
+    /// Fail if a field is lost
+    #[arg(long)]
+    pub(crate) strict: bool,
+}
+
+/// Form of what `migrate` writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MigrateOutput {
+    /// Documents on standard output, and what was not carried over on standard error
+    Yaml,
+    /// One JSON object with `objects`, `findings` and `problems`, and nothing else
+    Json,
 }
 
 /// What decides how resources are compiled.

@@ -13,6 +13,7 @@ mod gauges;
 mod listener;
 mod listeners;
 mod log;
+mod migrate;
 mod process;
 mod refused;
 mod source;
@@ -90,6 +91,7 @@ where
     let outcome = match command {
         Command::Run(args) => process::run(program, args).map(|()| ExitCode::SUCCESS),
         Command::Check(args) => check::check(program, &args),
+        Command::Migrate(args) => migrate::migrate(&args),
         Command::Explain(args) => explain::explain(program, &args),
     };
     outcome.unwrap_or_else(|failure| {

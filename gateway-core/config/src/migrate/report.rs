@@ -10,24 +10,24 @@ use crate::Position;
 
 /// One field that is not carried over as it was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Finding {
+pub struct Finding {
     /// How bad it is.
-    pub(super) loss: Loss,
+    pub loss: Loss,
     /// `Kind namespace/name` of the object that was read.
-    pub(super) object: Arc<str>,
+    pub object: Arc<str>,
     /// Path of the field, such as `spec.http[2].match[0].sourceLabels`; empty for the whole object.
-    pub(super) field: String,
+    pub field: String,
     /// Where the field stands.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) position: Option<Position>,
+    pub position: Option<Position>,
     /// What becomes of it, and why.
-    pub(super) why: String,
+    pub why: String,
 }
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Loss {
+pub enum Loss {
     /// Worth knowing; what was written is in force, or had no effect in Istio either.
     Note,
     /// It is carried over, and means something else for the requests that the reason names.

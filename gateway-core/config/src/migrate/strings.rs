@@ -30,17 +30,6 @@ pub(super) enum Meet<S> {
     Unknown,
 }
 
-impl<S> Meet<S> {
-    /// Another form of the same set.
-    pub(super) fn map<T>(self, form: impl FnOnce(S) -> T) -> Meet<T> {
-        match self {
-            Self::Nothing => Meet::Nothing,
-            Self::Set(set) => Meet::Set(form(set)),
-            Self::Unknown => Meet::Unknown,
-        }
-    }
-}
-
 impl PartialEq for Strings {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
