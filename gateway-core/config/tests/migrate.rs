@@ -454,3 +454,76 @@ fn layer_4_becomes_routes_of_its_own() {
     assert_eq!(problems(&snapshot), Vec::<String>::new(), "{}", migration.to_yaml());
     assert_eq!(snapshot.listeners.len(), 2);
 }
+
+#[test]
+fn what_comes_out_is_always_served_or_said() {
+    let world = [service("a"), service("a-v1")].concat();
+    let subsets = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: a, namespace: shop}\n\
+                   spec: {host: a, subsets: [{name: v1, labels: {v: one}}, {name: V2.1, labels: {v: two}}]}\n";
+    let to_a = "route: [{destination: {host: a}}]";
+    for (spec, finding) in [
+        (format!("{{hosts: ['*'], gateways: [gw, shop/gw], http: [{{{to_a}}}]}}"), None),
+        (format!("{{hosts: [a, a.shop.svc.cluster.local], http: [{{{to_a}}}]}}"), None),
+        (format!("{{hosts: [a], gateways: [], http: [{{{to_a}}}]}}"), None),
+        (format!("{{http: [{{{to_a}}}]}}"), Some("lost: no hosts")),
+        (
+            format!(
+                "{{hosts: ['*'], gateways: [gw], http: [{{match: [{{method: {{exact: PROPFIND}}}}], {to_a}}}]}}"
+            ),
+            Some("lost: is not a method"),
+        ),
+        (
+            "{hosts: ['*'], gateways: [gw], http: [{route: [{destination: {host: a, subset: V2.1}}]}]}"
+                .into(),
+            Some("note: the subset"),
+        ),
+        (
+            "{hosts: ['*'], gateways: [gw], http: [{route: [{destination: {host: a, subset: v1}}]}]}".into(),
+            Some("changed: the Service shop/a-v1 is there already"),
+        ),
+        (
+            format!(
+                "{{hosts: ['*'], gateways: [gw], http: [{{rewrite: {{authority: 'x.example:80'}}, {to_a}}}]}}"
+            ),
+            Some("changed: a host is put in its place without a port"),
+        ),
+        (
+            "{hosts: ['*'], gateways: [gw], http: [{redirect: {authority: '[::1]'}}]}".into(),
+            Some("lost: `[::1]` is not a DNS name"),
+        ),
+        (
+            "{hosts: ['*'], gateways: [gw], http: [{rewrite: {uri: /x}, redirect: {uri: /y}}]}".into(),
+            Some("changed: `rewrite` beside it has no effect"),
+        ),
+        (
+            format!(
+                "{{hosts: ['*'], gateways: [gw], http: [{{match: [{{uri: {{prefix: //a}}}}], rewrite: {{uri: /b}}, {to_a}}}]}}"
+            ),
+            Some("lost: `//a` is no prefix"),
+        ),
+        (format!("{{hosts: ['*'], gateways: [gw], http: [{{timeout: 100001s, {to_a}}}]}}"), None),
+        (format!("{{hosts: ['*'], gateways: [gw], tcp: [{{match: [], {to_a}}}]}}"), None),
+        (
+            format!("{{hosts: [a], gateways: [gw, mesh], tcp: [{{{to_a}}}]}}"),
+            Some("changed: routes of layer 4 are of gateways"),
+        ),
+        (format!("{{hosts: ['*'], gateways: [gw], tls: [{{match: [{{sniHosts: ['*']}}], {to_a}}}]}}"), None),
+    ] {
+        let text = format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: vs, namespace: shop}}\nspec: {spec}\n"
+        );
+        let gateway_text = GATEWAY.replace(
+            "protocol: HTTP}",
+            "protocol: HTTP}, {name: tcp, port: 81, protocol: TCP}, {name: tls, port: 443, protocol: TLS, tls: {mode: Passthrough}}",
+        );
+        let migration = migrated(&[&gateway_text, &world, subsets, &text]);
+        let said: Vec<_> =
+            migration.findings.iter().map(|finding| format!("{}: {}", finding.loss, finding.why)).collect();
+        match finding {
+            None => assert_eq!(said, Vec::<String>::new(), "{spec}"),
+            Some(finding) => assert!(said.iter().any(|say| say.starts_with(finding)), "{spec}: {said:?}"),
+        }
+        let snapshot = compiled(&[&gateway_text, &world, &migration.to_yaml()], &gateway());
+        assert_eq!(problems(&snapshot), Vec::<String>::new(), "{spec}\n{}", migration.to_yaml());
+    }
+}

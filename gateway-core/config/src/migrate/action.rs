@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::cursor::{Cursor, Fields};
 use super::destination::Destinations;
 use super::tree::number;
+use towpath_routing::Hostname;
 
 pub(super) const HTTP_ROUTE: &str = "HTTPRoute";
 
@@ -35,7 +36,13 @@ pub(super) fn read<'a>(
     if let Some(rewrite) = fields.take("rewrite") {
         let inner = rewrite.fields();
         inner.refuse("uriRegexRewrite", "a path is replaced whole or by its prefix: it stays as it is");
-        action.host = inner.take("authority").and_then(|host| host.text()).map(str::to_owned);
+        if let Some(field) = inner.take("authority") {
+            let host = hostname(&field);
+            if host.as_ref().is_some_and(|(_, port)| port.is_some()) {
+                field.changed("a host is put in its place without a port");
+            }
+            action.host = host.map(|(name, _)| name);
+        }
         action.uri = inner.take("uri").and_then(|uri| Some((uri.text()?.to_owned(), uri)));
     }
     if let Some(headers) = fields.take("headers") {
@@ -51,6 +58,9 @@ pub(super) fn read<'a>(
     timeouts(&mut action, fields);
     match (fields.take("redirect"), fields.take("directResponse"), fields.take("route")) {
         (Some(redirect), None, None) => {
+            if action.host.take().is_some() | action.uri.take().is_some() {
+                redirect.changed("`rewrite` beside it has no effect: a redirect answers by itself");
+            }
             action.filters.extend(self::redirect(&redirect));
             // It answers by itself.
             action.timeouts.clear();
@@ -142,9 +152,7 @@ fn redirect(redirect: &Cursor<'_>) -> Option<Value> {
         known.or(Some(301))
     });
     filter.insert("statusCode".into(), status.into());
-    if let Some(host) = fields.take("authority").and_then(|host| host.text()) {
-        let (name, port) =
-            host.rsplit_once(':').map_or((host, None), |(name, port)| (name, port.parse::<u16>().ok()));
+    if let Some((name, port)) = fields.take("authority").and_then(|host| hostname(&host)) {
         filter.insert("hostname".into(), name.into());
         if let Some(port) = port {
             filter.insert("port".into(), port.into());
@@ -235,21 +243,38 @@ fn mirrors(action: &mut Action<'_>, fields: &Fields<'_>, destinations: &Destinat
     let own = fields.take("mirrorPercentage");
     let old = fields.take("mirrorPercent").or_else(|| fields.take("mirror_percent"));
     if let Some(mirror) = fields.take("mirror") {
-        let share = own.map(|field| share(&field)).or_else(|| old.map(|old| old.number()));
-        action.filters.extend(self::mirror(destinations.reference(&mirror, HTTP_ROUTE), share.flatten()));
+        let share = own.map(|field| share(&field)).or_else(|| old.and_then(|old| old.number()));
+        action.filters.extend(self::mirror(destinations.reference(&mirror, HTTP_ROUTE), share));
     }
     for mirror in fields.take("mirrors").iter().flat_map(Cursor::items) {
         let inner = mirror.fields();
-        let share = inner.take("percentage").and_then(|field| share(&field));
+        let share = inner.take("percentage").map(|field| share(&field));
         let reference =
             inner.take("destination").and_then(|field| destinations.reference(&field, HTTP_ROUTE));
         action.filters.extend(self::mirror(reference, share));
     }
 }
 
-fn share(field: &Cursor<'_>) -> Option<f64> {
+fn share(field: &Cursor<'_>) -> f64 {
     let fields = field.fields();
-    fields.take("value").and_then(|value| value.number())
+    // A percentage without a value is 0.
+    fields.take("value").and_then(|value| value.number()).unwrap_or(0.0)
+}
+
+/// A name that a route can put in place of the host's, with the port that was beside it.
+fn hostname(field: &Cursor<'_>) -> Option<(String, Option<u16>)> {
+    let text = field.text()?;
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) if !name.contains(':') => (name, Some(port)),
+        _ => (text, None),
+    };
+    let number = port.map(str::parse::<u16>);
+    let is_name = matches!(name.parse(), Ok(Hostname::Exact(_)));
+    if !is_name || number.as_ref().is_some_and(Result::is_err) {
+        field.lost(format!("`{text}` is not a DNS name: the host stays as it is"));
+        return None;
+    }
+    Some((name.to_owned(), number.and_then(Result::ok)))
 }
 
 /// Without a share all requests are copied.
@@ -358,7 +383,10 @@ fn duration(field: &Cursor<'_>) -> Option<String> {
     let millis = milliseconds(field)?;
     Some(match (millis % 1000, millis / 1000) {
         (0, seconds) if seconds < 100_000 => format!("{seconds}s"),
-        (0, seconds) => format!("{}m", seconds / 60),
+        (_, seconds) if seconds >= 100_000 => {
+            let (hours, minutes) = ((seconds / 3600).min(99_999), seconds / 60 % 60);
+            format!("{hours}h{minutes}m{}s", seconds % 60)
+        }
         (_, _) if millis < 100_000 => format!("{millis}ms"),
         (rest, seconds) => format!("{seconds}s{rest}ms"),
     })
@@ -393,5 +421,6 @@ fn milliseconds(field: &Cursor<'_>) -> Option<u64> {
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range was just asked")]
 fn number_of(millis: f64) -> Option<u64> {
-    (0.0..=9e12).contains(&millis).then(|| millis.round() as u64)
+    // What is more than nothing stays so: 0 would be without limit.
+    (0.0..=9e12).contains(&millis).then(|| millis.ceil() as u64)
 }

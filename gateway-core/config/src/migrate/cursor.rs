@@ -151,6 +151,11 @@ impl<'a> Fields<'a> {
         (!matches!(cursor.node.value, Value::Null)).then(|| cursor.clone())
     }
 
+    /// A field that is taken elsewhere.
+    pub(super) fn peek(&self, name: &str) -> Option<&Cursor<'a>> {
+        self.entries.iter().find(|(key, _)| *key == name).map(|(_, cursor)| cursor)
+    }
+
     /// Reports a field as lost if it is there; whether it was.
     pub(super) fn refuse(&self, name: &str, why: &str) -> bool {
         let found = self.take(name);

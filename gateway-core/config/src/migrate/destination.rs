@@ -93,11 +93,21 @@ impl<'a> Destinations<'a> {
             return None;
         };
         selector.extend(found.labels);
+        // Names of subsets are labels of any kind, and names of Services are of DNS.
+        let label = subset.to_ascii_lowercase().replace(['.', '_'], "-");
         let made = ObjectName {
             namespace: Arc::clone(&name.namespace),
-            name: format!("{}-{subset}", name.name).into(),
+            name: format!("{}-{label}", name.name).into(),
         };
-        let ports = spec.and_then(|spec| spec.get("ports")).map_or(Value::Null, Node::to_json);
+        if self.input.services.contains_key(&made) {
+            field.changed(format!("the Service {made} is there already, and is taken for the subset"));
+            return Some(made);
+        }
+        let mut ports = spec.and_then(|spec| spec.get("ports")).map_or(Value::Null, Node::to_json);
+        // A port of the nodes is one Service's alone.
+        for port in ports.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+            port.remove("nodePort");
+        }
         let value = json!({
             "apiVersion": "v1",
             "kind": "Service",

@@ -8,6 +8,7 @@ use super::action::backends;
 use super::cursor::{Cursor, Fields};
 use super::destination::Destinations;
 use super::input::Object;
+use super::matches::gateway;
 use super::virtual_service::MESH;
 
 /// A gateway as the object names it, with the reference that routes have to it.
@@ -31,8 +32,10 @@ pub(super) fn migrate(
             let fields = rule.fields();
             let backends = fields.take("route").map(|route| backends(&route, destinations, kind));
             let matches = match fields.take("match") {
-                Some(list) => list.items().iter().filter_map(|one| Wanted::read(one, kind)).collect(),
-                None => vec![Wanted::default()],
+                Some(list) if !list.items().is_empty() => {
+                    list.items().iter().filter_map(|one| Wanted::read(one, kind)).collect()
+                }
+                _ => vec![Wanted::default()],
             };
             for (at, wanted) in matches.into_iter().enumerate() {
                 let name = format!("{}-{section}-{number:03}-{at:03}", object.name.name);
@@ -42,7 +45,8 @@ pub(super) fn migrate(
                 }
                 let mut spec = Map::new();
                 spec.insert("parentRefs".into(), parents.into());
-                if kind == "TLSRoute" {
+                // `*` is every name, as none is.
+                if !wanted.hostnames.is_empty() && !wanted.hostnames.iter().any(|name| name == "*") {
                     spec.insert("hostnames".into(), wanted.hostnames.into());
                 }
                 spec.insert("rules".into(), json!([{"backendRefs": backends.clone().unwrap_or_default()}]));
@@ -86,7 +90,9 @@ impl Wanted {
             _ => Vec::new(),
         };
         let port = fields.take("port").and_then(|port| port.port());
-        let gateways = fields.take("gateways").map(texts);
+        let own = &one.object().name.namespace;
+        let gateways = fields.take("gateways");
+        let gateways = gateways.map(|list| list.texts().iter().map(|(text, _)| gateway(text, own)).collect());
         whole.then_some(Self { hostnames, port, gateways })
     }
 

@@ -45,6 +45,14 @@ pub(super) fn read(source: &Source, problems: &mut Vec<Problem>) -> Input {
                 problems.extend(document.read::<Header>().err().map(|defect| defect.problem(&place)));
                 continue;
             };
+            if header.kind.as_ref().is_some_and(|kind| kind.value == "List") {
+                let message = "lists of objects are not read";
+                let problem = Problem::error(message).at(place.at(header.kind.map(|kind| kind.referenced)));
+                problems.push(
+                    problem.suggest("write each object as a document of its own, with `---` between them"),
+                );
+                continue;
+            }
             let Some(kind) = kind(&header) else { continue };
             let read = document.read::<Named>().and_then(|named| Ok((named, document.read::<Node>()?)));
             match read {

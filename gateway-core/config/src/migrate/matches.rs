@@ -4,6 +4,8 @@ use super::condition::Condition;
 use super::cursor::Cursor;
 use super::order::{Alternative, PathRewrite};
 use super::strings::Strings;
+use super::virtual_service::MESH;
+use crate::matches::check_path;
 
 /// Alternatives with the gateways that each is for; `None`: for all.
 pub(super) type Scoped = (Option<Vec<String>>, Alternative);
@@ -15,6 +17,14 @@ pub(super) fn read(block: Option<Cursor<'_>>, rule: usize) -> Vec<Scoped> {
     };
     block.items().iter().flat_map(|request| one(request, rule)).collect()
 }
+
+/// A gateway by its whole name: without a namespace it is in the object's own.
+pub(super) fn gateway(name: &str, own: &str) -> String {
+    if name == MESH || name.contains('/') { name.to_owned() } else { format!("{own}/{name}") }
+}
+
+/// Methods that a match may name (Gateway API, `HTTPMethod`).
+const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 
 const NOT_ASKED: &str =
     "routes do not ask for it: the match is left out, and its requests go on to the rules after it";
@@ -65,9 +75,9 @@ fn one(request: &Cursor<'_>, rule: usize) -> Vec<Scoped> {
             Header::Unwritable => whole = false,
         }
     }
-    let gateways = fields
-        .take("gateways")
-        .map(|list| list.texts().into_iter().map(|(text, _)| text.to_owned()).collect());
+    let gateways = fields.take("gateways").map(|list| {
+        list.texts().into_iter().map(|(text, field)| gateway(text, &field.object().name.namespace)).collect()
+    });
     if !whole {
         return Vec::new();
     }
@@ -127,7 +137,6 @@ fn header(name: &str, field: &Cursor<'_>) -> Header {
 
 /// Methods by name; an expression is read if it is a list of names.
 fn methods(field: &Cursor<'_>) -> Option<Vec<String>> {
-    let named = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase());
     let names: Vec<String> = match strings(field, false)? {
         Strings::Exact { text, .. } => vec![text],
         Strings::Pattern { text, .. } => {
@@ -137,8 +146,8 @@ fn methods(field: &Cursor<'_>) -> Option<Vec<String>> {
         }
         _ => Vec::new(),
     };
-    if names.is_empty() || !names.iter().all(|name| named(name)) {
-        field.lost("is not a name of a method or a list of them: the match is left out");
+    if names.is_empty() || !names.iter().all(|name| METHODS.contains(&name.as_str())) {
+        field.lost("is not a method that routes can name, or a list of them: the match is left out");
         return None;
     }
     Some(names)
@@ -175,6 +184,10 @@ pub(super) fn rewrite(alternative: &mut Alternative, uri: &str, field: &Cursor<'
         ));
     }
     if prefix == "/" && uri == "/" {
+        return;
+    }
+    if !bare.is_empty() && check_path(bare).is_err() {
+        field.lost(format!("`{bare}` is no prefix that a route can replace: the path stays as it is"));
         return;
     }
     if !bare.is_empty() {

@@ -19,7 +19,7 @@ mod virtual_service;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use report::{Finding, Loss};
 use serde_json::Value;
@@ -73,9 +73,29 @@ pub fn migrate(source: &Source) -> Migration {
     }
     input.destination_rules.iter().for_each(|rule| destination::read_rule(rule, &report));
     shared_hosts(&input.virtual_services, &report);
+    unique_names(&mut migration.objects);
     migration.objects.extend(destinations.into_objects());
     migration.findings = report.into_findings();
     migration
+}
+
+/// Gives routes names of their own where two came to the same one.
+fn unique_names(objects: &mut [Value]) {
+    let mut known = BTreeSet::new();
+    let field = |object: &Value, path: &str| object.pointer(path).and_then(Value::as_str).map(str::to_owned);
+    for object in
+        objects.iter_mut().filter(|object| object.get("kind").is_some_and(|kind| kind == "HTTPRoute"))
+    {
+        let namespace = field(object, "/metadata/namespace").unwrap_or_default();
+        let name = field(object, "/metadata/name").unwrap_or_default();
+        let others = (2..).map(|number| format!("{name}-{number}"));
+        let free = std::iter::once(name.clone())
+            .chain(others)
+            .find(|name| known.insert((namespace.clone(), name.clone())));
+        if let (Some(free), Some(metadata)) = (free, object.get_mut("metadata")) {
+            crate::json::set(metadata, "name", free.into());
+        }
+    }
 }
 
 /// Istio puts the rules of several objects for one host one after the other, the oldest first; routes are asked together.
@@ -95,9 +115,9 @@ fn shared_hosts(objects: &[Object], report: &Report) {
             for gateway in &gateways {
                 let whole = |name: &str| {
                     if name.contains('.') || name == "*" {
-                        name.to_owned()
+                        name.to_ascii_lowercase()
                     } else {
-                        format!("{name}.{}", object.name.namespace)
+                        format!("{name}.{}.svc.cluster.local", object.name.namespace)
                     }
                 };
                 let gateway = if gateway.contains('/') || gateway == "mesh" {
@@ -107,6 +127,9 @@ fn shared_hosts(objects: &[Object], report: &Report) {
                 };
                 let key = (whole(&host), gateway);
                 if let Some(first) = known.get(&key) {
+                    if std::ptr::eq(*first, object) {
+                        continue;
+                    }
                     report.add(Finding {
                         loss: Loss::Changed,
                         object: object.label().into(),

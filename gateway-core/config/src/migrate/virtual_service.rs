@@ -21,6 +21,7 @@ const MAX_RULES: usize = 16;
 const MAX_MATCHES_OF_RULE: usize = 64;
 const MAX_MATCHES: usize = 128;
 const MAX_HOSTNAMES: usize = 16;
+const MAX_PARENTS: usize = 32;
 
 /// The rule of requests that no rule takes, where they have to be named.
 const NOWHERE: usize = usize::MAX;
@@ -64,6 +65,18 @@ pub(super) fn migrate(
         .map(|(at, rule)| read_rule(rule, at, destinations))
         .collect();
     let places = places(object, input, hosts.as_ref(), gateways.as_ref());
+    if hosts.as_ref().is_none_or(|hosts| hosts.items().is_empty()) {
+        spec.lost(
+            "no hosts: the rules are for another VirtualService to delegate to, and are not carried over",
+        );
+        return Vec::new();
+    }
+    if places.iter().any(|place| place.gateway == MESH) {
+        for section in ["tcp", "tls"].into_iter().filter_map(|section| fields.peek(section)) {
+            section
+                .changed(format!("routes of layer 4 are of gateways: sidecars (`{MESH}`) do not have them"));
+        }
+    }
     let edge = places.iter().filter(|place| place.gateway != MESH);
     let parents: Vec<_> = edge
         .flat_map(|place| place.parents.iter().map(|parent| (place.gateway.clone(), parent.clone())))
@@ -159,7 +172,7 @@ fn places(
 ) -> Vec<Place> {
     let hosts = hosts.map(Cursor::texts).unwrap_or_default();
     let own = &object.name.namespace;
-    let gateways = match gateways {
+    let gateways = match gateways.filter(|list| !list.items().is_empty()) {
         Some(list) => list.texts().into_iter().map(|(name, field)| (name.to_owned(), Some(field))).collect(),
         None => vec![(MESH.to_owned(), None)],
     };
@@ -182,6 +195,10 @@ fn places(
         }
         let hostnames = hostnames(own, &hosts);
         let suffix = format!("-{name}");
+        let gateway = wanted.to_string();
+        if places.iter().any(|place: &Place| place.gateway == gateway) {
+            continue;
+        }
         places.push(Place { suffix, parents: vec![parent], hostnames, gateway });
     }
     // One place needs no name of its own.
@@ -202,15 +219,19 @@ fn services(own: &Arc<str>, hosts: &[(&str, Cursor<'_>)]) -> Vec<Place> {
         if service.namespace != *own {
             crate::json::set(&mut parent, "namespace", (&*service.namespace).into());
         }
-        parents.push(parent);
+        // Of two names for one Service one is enough.
+        if !parents.contains(&parent) {
+            parents.push(parent);
+        }
     }
-    let place = |parents| Place {
-        suffix: format!("-{MESH}"),
-        parents,
+    let several = parents.len() > MAX_PARENTS;
+    let place = |(number, parents): (usize, &[Value])| Place {
+        suffix: if several { format!("-{MESH}-{number}") } else { format!("-{MESH}") },
+        parents: parents.to_vec(),
         hostnames: Vec::new(),
         gateway: MESH.to_owned(),
     };
-    if parents.is_empty() { Vec::new() } else { vec![place(parents)] }
+    parents.chunks(MAX_PARENTS).enumerate().map(place).collect()
 }
 
 /// Host names of clients; a short name stands for the Service's whole one.
