@@ -130,3 +130,20 @@ fn where_no_certificate_is_for_the_name_the_handshake_ends() {
         assert!(out.contains(says), "{url}: {out}");
     }
 }
+
+#[test]
+fn rules_of_one_name_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "gateway.yaml", GATEWAY);
+    let grpc = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: GRPCRoute\nmetadata: {namespace: edge, name: all}\n\
+                spec: {parentRefs: [{name: web}], hostnames: [grpc.example], rules: [{backendRefs: [{name: gone, port: 80}]}]}\n";
+    let routes = route(free()).replace("  rules:\n", "  hostnames: [http.example]\n  rules:\n");
+    write(dir.path(), "route.yaml", &format!("{routes}{grpc}"));
+    let config = dir.path().display().to_string();
+    for (host, backend) in [("http.example", "edge/app:80"), ("grpc.example", "edge/gone:80")] {
+        let url = format!("POST http://{host}/a.B/c");
+        let (_, out, _) = explain(&["--config", &config, "-o", "json", "--request", &url]);
+        let told: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(told["sockets"][0]["decision"]["settings"]["backends"][0]["name"], backend, "{out}");
+    }
+}

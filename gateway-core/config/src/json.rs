@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use towpath_auth::{ApiKeys, ExternalAuth, ExternalAuthProtocol};
-use towpath_gateway_core::{Backend, Endpoint, Protocol, RetryBudget, Transport};
+use towpath_gateway_core::{Backend, Endpoint, Policies, Protocol, RetryBudget, RouteName, Transport};
 use towpath_rate_limit::RateLimit;
 use towpath_routing::{self as routing, Filters, PathMatch, RequestMatch, Rule};
 use towpath_upstream::{Retry, Timeouts};
@@ -125,9 +125,27 @@ fn table(listener: &routing::Listener) -> Value {
     json!({"listener": &*listener.name, "hostname": listener.hostname.to_string(), "routes": routes})
 }
 
-pub(crate) fn rule(rule: &Rule) -> Value {
-    let backends: Vec<_> = rule
-        .backends
+fn rule(rule: &Rule) -> Value {
+    let mut value = settings(&rule.name, &rule.filters, &rule.backends, &rule.policies);
+    set(&mut value, "matches", rule.matches.iter().map(request).collect());
+    value
+}
+
+/// What the rule that took a request does, in the form of [`Snapshot::to_json`]. It is told from what requests carry.
+pub fn rule_settings(matched: &routing::Matched) -> Value {
+    let action = matched.policies.get::<routing::RuleAction>();
+    let none = Filters::default();
+    let filters = action.map_or(&none, |action| action.filters());
+    settings(&matched.name, filters, action.map_or(&[], |action| action.backends()), &matched.policies)
+}
+
+fn settings(
+    name: &RouteName,
+    filters: &Filters,
+    backends: &[routing::WeightedBackend],
+    policies: &Policies,
+) -> Value {
+    let backends: Vec<_> = backends
         .iter()
         .map(|weighted| {
             let mut value = backend(&weighted.backend);
@@ -140,11 +158,10 @@ pub(crate) fn rule(rule: &Rule) -> Value {
         })
         .collect();
     json!({
-        "name": rule.name.to_string(),
-        "matches": rule.matches.iter().map(request).collect::<Vec<_>>(),
-        "filters": filters(&rule.filters),
+        "name": name.to_string(),
+        "filters": self::filters(filters),
         "backends": backends,
-        "policies": policies(rule),
+        "policies": self::policies(policies),
     })
 }
 
@@ -176,12 +193,12 @@ fn filters(filters: &Filters) -> Value {
     given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
 }
 
-fn policies(rule: &Rule) -> Value {
+fn policies(policies: &Policies) -> Value {
     let mut value = json!({});
-    if let Some(keys) = rule.policies.get::<ApiKeys>() {
+    if let Some(keys) = policies.get::<ApiKeys>() {
         set(&mut value, "apiKeys", json!({"policy": &*keys.name, "keys": keys.keys.len()}));
     }
-    if let Some(limit) = rule.policies.get::<RateLimit>() {
+    if let Some(limit) = policies.get::<RateLimit>() {
         let period = format!("{:?}", limit.period);
         set(
             &mut value,
@@ -189,7 +206,7 @@ fn policies(rule: &Rule) -> Value {
             json!({"policy": &*limit.name, "requests": limit.requests, "period": period}),
         );
     }
-    if let Some(timeouts) = rule.policies.get::<Timeouts>() {
+    if let Some(timeouts) = policies.get::<Timeouts>() {
         let text = |limit: Option<std::time::Duration>| limit.map(|limit| format!("{limit:?}"));
         set(
             &mut value,
@@ -197,10 +214,10 @@ fn policies(rule: &Rule) -> Value {
             json!({"request": text(timeouts.request), "backendRequest": text(timeouts.backend_request)}),
         );
     }
-    if let Some(cors) = rule.policies.get::<routing::Cors>() {
+    if let Some(cors) = policies.get::<routing::Cors>() {
         set(&mut value, "cors", json!({"origins": cors.origins.len(), "credentials": cors.credentials}));
     }
-    if let Some(auth) = rule.policies.get::<ExternalAuth>() {
+    if let Some(auth) = policies.get::<ExternalAuth>() {
         let protocol = match auth.protocol {
             ExternalAuthProtocol::Http { .. } => "HTTP",
             ExternalAuthProtocol::Grpc { .. } => "GRPC",
@@ -208,7 +225,7 @@ fn policies(rule: &Rule) -> Value {
         let asked = json!({"backend": &*auth.backend.name, "protocol": protocol, "maxBody": auth.max_body});
         set(&mut value, "externalAuth", asked);
     }
-    if let Some(session) = rule.policies.get::<routing::SessionPersistence>() {
+    if let Some(session) = policies.get::<routing::SessionPersistence>() {
         let carrier = match &session.carrier {
             routing::SessionCarrier::Cookie(name) => json!({"cookie": &**name}),
             routing::SessionCarrier::Header(name) => json!({"header": name.as_str()}),
@@ -223,7 +240,7 @@ fn policies(rule: &Rule) -> Value {
         });
         set(&mut value, "session", session);
     }
-    if let Some(fault) = rule.policies.get::<routing::FaultInjection>() {
+    if let Some(fault) = policies.get::<routing::FaultInjection>() {
         let delay = fault.delay.map(|delay| {
             json!({"fixedDelay": format!("{:?}", delay.fixed), "perMillion": delay.share.per_million()})
         });
@@ -236,11 +253,11 @@ fn policies(rule: &Rule) -> Value {
         });
         set(&mut value, "fault", json!({"delay": delay, "abort": abort}));
     }
-    if let Some(direct) = rule.policies.get::<routing::DirectResponse>() {
+    if let Some(direct) = policies.get::<routing::DirectResponse>() {
         let answer = json!({"status": direct.status.as_u16(), "bodyBytes": direct.body.len()});
         set(&mut value, "directResponse", answer);
     }
-    if let Some(retry) = rule.policies.get::<Retry>() {
+    if let Some(retry) = policies.get::<Retry>() {
         set(&mut value, "retry", json!({"attempts": retry.attempts}));
     }
     value

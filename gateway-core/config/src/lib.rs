@@ -62,6 +62,7 @@ mod suggest;
 mod topology;
 
 pub use compile::{Options, compile};
+pub use json::rule_settings;
 pub use migrate::{Finding, Loss, Migration, migrate};
 pub use problem::{Position, Problem, Severity};
 pub use role::{InboundPort, ObjectName, PortMap, Role, Scenario};

@@ -10,6 +10,9 @@ use crate::document::Defect;
 use crate::resources::Text;
 use crate::resources::route::{GrpcMatch, GrpcMethod, HeaderSpec, HttpMatch, PathKind, PathSpec, ValueKind};
 
+/// Longest path (Gateway API, `HTTPPathMatch.value`). Prefixes are a tree as deep as they have segments.
+const MAX_PATH: usize = 1024;
+
 /// Longest expression that is read, in bytes (Gateway API, `HTTPPathMatch.value`).
 const MAX_EXPRESSION: usize = 1024;
 
@@ -83,6 +86,9 @@ fn compile_path(path: &PathSpec, found: &mut Vec<Defect>) -> PathMatch {
 
 /// The rules that the Gateway API sets for exact paths and prefixes: they are in normal form.
 pub(crate) fn check_path(path: &str) -> Result<(), String> {
+    if path.len() > MAX_PATH {
+        return Err(format!("a path passes {MAX_PATH} bytes"));
+    }
     if !path.starts_with('/') {
         return Err(format!("path `{path}` does not begin with `/`"));
     }

@@ -158,14 +158,6 @@ pub enum StreamTls {
 }
 
 impl Listener {
-    /// The rule that a table found, as [`Snapshot::to_json`] has it.
-    pub fn rule(&self, matched: &routing::Matched) -> Option<Value> {
-        let (Duty::Edge { routes, .. } | Duty::Outbound { routes }) = &self.duty else { return None };
-        let listeners = routes.iter().filter(|listener| listener.name == matched.listener);
-        let mut rules = listeners.flat_map(|listener| &listener.routes).flat_map(|route| &route.rules);
-        rules.find(|rule| rule.name == matched.name).map(crate::json::rule)
-    }
-
     /// Whether its socket is of UDP. Addresses are unique among sockets of one transport.
     pub fn is_datagram(&self) -> bool {
         matches!(self.duty, Duty::Datagram { .. })

@@ -314,3 +314,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_path_that_is_too_long_takes_down_its_route_alone() {
+    let long = "/a".repeat(100_000);
+    for kind in ["PathPrefix", "Exact"] {
+        let long = route("long", &format!("[{{matches: [{{path: {{type: {kind}, value: {long}}}}}]}}]"));
+        let good = route("good", "[{matches: [{path: {value: /good}}]}]");
+        let snapshot = compiled(&[WORLD, &long, &good], &gateway());
+        let said = problems(&snapshot);
+        assert!(said.iter().any(|problem| problem.contains("a path passes 1024 bytes")), "{kind}");
+        assert_eq!(rule(&snapshot, "shop/long#0"), Value::Null);
+        assert_ne!(rule(&snapshot, "shop/good#0"), Value::Null);
+    }
+}

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
-use towpath_config::Snapshot;
+use towpath_config::{Snapshot, rule_settings};
 use towpath_routing::{Candidate, Explanation, Lost};
 
 use super::{Refused, Told, not_found};
@@ -43,7 +43,7 @@ fn socket(told: &Told<'_>) -> Value {
                     answer(fault.status().as_u16(), fault.reason().label(), fault.detail()),
                     Vec::new(),
                 ),
-                Ok(explanation) => (seen, decision(told, explanation), candidates(explanation)),
+                Ok(explanation) => (seen, decision(explanation), candidates(explanation)),
             }
         }
     };
@@ -61,7 +61,7 @@ fn answer(status: u16, reason: &str, message: &str) -> Value {
     json!({"outcome": "answer", "status": status, "reason": reason, "message": message})
 }
 
-fn decision(told: &Told<'_>, explanation: &Explanation<'_>) -> Value {
+fn decision(explanation: &Explanation<'_>) -> Value {
     let Some(winner) = explanation.winner else {
         let (status, reason) = not_found();
         return answer(status.as_u16(), reason, "no rule takes the request");
@@ -69,7 +69,7 @@ fn decision(told: &Told<'_>, explanation: &Explanation<'_>) -> Value {
     let mut value = candidate(winner);
     if let Some(fields) = value.as_object_mut() {
         fields.insert("outcome".into(), "rule".into());
-        fields.insert("settings".into(), told.socket.rule(winner.matched()).unwrap_or_default());
+        fields.insert("settings".into(), rule_settings(winner.matched()));
     }
     value
 }
@@ -125,7 +125,7 @@ pub(super) fn text(args: &ExplainArgs, snapshot: &Snapshot, program: Program, to
                             fault.detail()
                         );
                     }
-                    Ok(explanation) => outcome(&mut text, told, explanation, args.all),
+                    Ok(explanation) => outcome(&mut text, explanation, args.all),
                 }
             }
         }
@@ -139,11 +139,11 @@ pub(super) fn text(args: &ExplainArgs, snapshot: &Snapshot, program: Program, to
     text
 }
 
-fn outcome(text: &mut String, told: &Told<'_>, explanation: &Explanation<'_>, all: bool) {
+fn outcome(text: &mut String, explanation: &Explanation<'_>, all: bool) {
     if let Some(winner) = explanation.winner {
         let matched = winner.matched();
         let _ = writeln!(text, "listener  {}\nrule      {}: {winner}", matched.listener, matched.name);
-        let rule = told.socket.rule(matched).unwrap_or_default();
+        let rule = rule_settings(matched);
         for backend in rule.get("backends").and_then(Value::as_array).into_iter().flatten() {
             let _ = writeln!(text, "backend   {}", self::backend(backend));
         }
