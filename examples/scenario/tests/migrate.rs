@@ -44,7 +44,7 @@ fn what_is_written_is_served_and_what_is_lost_is_told() {
     assert_eq!(made.status.code(), Some(0));
     let (routes, told) = (text(&made.stdout), text(&made.stderr));
     assert!(told.contains("all.yaml:") && told.contains("spec.http[2].match[0].sourceLabels"), "{told}");
-    assert!(told.ends_with("2 objects; fields lost: 1, changed: 0, notes: 0\n"), "{told}");
+    assert!(told.ends_with("2 objects; fields lost: 1, changed: 0, notes: 1\n"), "{told}");
     assert_eq!(gateway(&["migrate", "--strict", "--config", &config]).status.code(), Some(1));
 
     let world = World::start("", &routes);

@@ -14,7 +14,7 @@ use crate::objects::Stored;
 use crate::parents::attach;
 use crate::policy::Attachments;
 use crate::resources::gateway::GatewaySpec;
-use crate::status::{Body, condition, item};
+use crate::status::{Body, Refusal, Verdict, condition, item};
 use crate::topology::Rules;
 use crate::{Duty, EdgeTls, Listener, backend_tls, crossing, flow, listener_set, retry_budget};
 
@@ -41,10 +41,7 @@ pub(crate) fn compile(work: &mut Work<'_>) {
     flow::attach_all(work, &mut gateways);
     backend_tls::report(work, &gateways);
     retry_budget::report(work, &gateways);
-    routes.extend(gateways.iter().map(GatewayState::status));
-    routes.extend(gateways.iter().flat_map(GatewayState::set_status));
-    routes.append(&mut work.status);
-    work.status = routes;
+    let attached = std::mem::take(&mut work.status);
     unknown_in_port_map(work);
     if work.plan.rules == Rules::Front {
         for gateway in &gateways {
@@ -55,7 +52,12 @@ pub(crate) fn compile(work: &mut Work<'_>) {
     let taken: BTreeSet<SocketAddr> = sockets.keys().copied().collect();
     let policies = &work.edge_authorization;
     work.listeners.extend(sockets.into_values().map(|socket| socket.listener(policies.clone())));
-    flow::open(work, &gateways, &taken);
+    flow::open(work, &mut gateways, &taken);
+    // Whether a listener has its socket is known now.
+    routes.extend(gateways.iter().map(GatewayState::status));
+    routes.extend(gateways.iter().flat_map(GatewayState::set_status));
+    routes.extend(attached);
+    work.status = routes;
 }
 
 fn classes(work: &mut Work<'_>) {
@@ -135,10 +137,13 @@ fn sockets(work: &mut Work<'_>, gateways: &mut [GatewayState<'_>]) -> BTreeMap<S
         let plaintext = if behind { plaintext_tables(gateway) } else { Vec::new() };
         for place in 0..gateway.listeners.len() {
             let Some((table, tls)) = table(gateway, place, behind) else { continue };
-            open(work, &mut sockets, gateway, table, tls.as_ref());
+            let opened = open(work, &mut sockets, gateway, table, tls.as_ref());
+            if let (Err(refusal), Some(listener)) = (opened, gateway.listeners.get_mut(place)) {
+                listener.accepted = Err(refusal);
+            }
         }
         for table in plaintext {
-            open(work, &mut sockets, gateway, table, None);
+            let _ = open(work, &mut sockets, gateway, table, None);
         }
     }
     sockets
@@ -223,8 +228,8 @@ fn open(
     gateway: &GatewayState<'_>,
     table: routing::Listener,
     tls: Option<&EdgeTls>,
-) {
-    let name = &gateway.object.name;
+) -> Verdict {
+    let (name, mut opened) = (&gateway.object.name, Ok(()));
     let addresses = socket_addresses(work, gateway, table.port);
     // The last takes the table itself: routes are many.
     let mut tables = std::iter::repeat_n(table, addresses.len());
@@ -241,11 +246,12 @@ fn open(
                 "{address} is taken by {} with {difference}: `{}` has no socket",
                 socket.name, table.name
             );
-            work.problems.push(
-                gateway.object.error(None, message).suggest("give one of the Gateways another address"),
-            );
+            let problem = gateway.object.error(None, message.clone());
+            work.problems.push(problem.suggest("give one of the Gateways another address"));
+            opened = Err(Refusal::new("PortUnavailable", message));
         } else {
             socket.add(table, tls);
         }
     }
+    opened
 }

@@ -18,7 +18,7 @@ use crate::objects::Stored;
 use crate::parents::{Wanted, takers, target};
 use crate::resources::route::{BackendRef, FlowSpec};
 use crate::rule::{resolve, service_name, unresolved};
-use crate::status::{Body, Verdict, item, parent};
+use crate::status::{Body, Refusal, Verdict, item, parent};
 use crate::topology::Rules;
 use crate::{Duty, EdgeTls, Listener, StreamTls};
 
@@ -118,10 +118,13 @@ fn weighted<S>(
 }
 
 /// Opens the sockets of the listeners of layer 4. `taken` are those of HTTP.
-pub(crate) fn open(work: &mut Work<'_>, gateways: &[GatewayState<'_>], taken: &BTreeSet<SocketAddr>) {
+pub(crate) fn open(work: &mut Work<'_>, gateways: &mut [GatewayState<'_>], taken: &BTreeSet<SocketAddr>) {
     let mut sockets: BTreeMap<(bool, SocketAddr), Socket> = BTreeMap::new();
-    for gateway in gateways.iter().filter(|gateway| gateway.accepted.is_ok()) {
-        for listener in gateway.listeners.iter().filter(|listener| listener.is_programmed()) {
+    for gateway in gateways.iter_mut().filter(|gateway| gateway.accepted.is_ok()) {
+        let mut refused = Vec::new();
+        let programmed =
+            gateway.listeners.iter().enumerate().filter(|(_, listener)| listener.is_programmed());
+        for (number, listener) in programmed {
             let Some(kind) = listener.flow else { continue };
             let (kind, table) = served(work, gateway, listener, kind);
             let port = listener.spec.port.value;
@@ -142,8 +145,14 @@ pub(crate) fn open(work: &mut Work<'_>, gateways: &[GatewayState<'_>], taken: &B
                     continue;
                 };
                 let message = format!("{address} is taken with {difference}: `{}` has no socket", table.name);
+                refused.push((number, Refusal::new("PortUnavailable", message.clone())));
                 let problem = gateway.object.error(None, message);
                 work.problems.push(problem.suggest("give one of the Gateways another address"));
+            }
+        }
+        for (number, refusal) in refused {
+            if let Some(listener) = gateway.listeners.get_mut(number) {
+                listener.accepted = Err(refusal);
             }
         }
     }

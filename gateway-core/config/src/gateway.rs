@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use serde_json::json;
+use towpath_auth::ExternalAuth;
 
 use crate::client_certificate::{self, ClientCertificate};
 use crate::client_validation;
@@ -160,8 +161,14 @@ impl GatewayState<'_> {
             self.listeners.iter().flat_map(|listener| &listener.routes).flat_map(|(_, route)| &route.rules);
         let flows =
             self.listeners.iter().flat_map(|listener| &listener.flows).flat_map(|route| &route.backends);
-        let backends = rules.flat_map(|rule| &rule.backends).chain(flows);
-        backends.map(|weighted| &*weighted.backend.name)
+        let flows = flows.map(|weighted| &*weighted.backend.name);
+        let requests = rules.flat_map(|rule| {
+            let weighted = rule.backends.iter().map(|weighted| &*weighted.backend.name);
+            let mirrors = rule.filters.mirrors.iter().map(|mirror| &*mirror.backend.name);
+            let asked = rule.policies.get::<ExternalAuth>().map(|auth| &*auth.backend.name);
+            weighted.chain(mirrors).chain(asked)
+        });
+        requests.chain(flows)
     }
 
     /// The sets with their status.

@@ -163,6 +163,10 @@ fn gateways_that_ask_for_different_things_do_not_share_a_socket() {
     let snapshot = compiled(&[&asking, &asks_nothing, &secret, &ca], &options);
     assert_eq!(snapshot.listeners.len(), 1);
     assert!(asks(&snapshot, 9000).is_some());
+    let conditions = &status(&snapshot, "Gateway", "h")["listeners"][0]["conditions"];
+    assert_eq!(condition(conditions, "Accepted"), "False/PortUnavailable");
+    assert_eq!(condition(conditions, "Programmed"), "False/Invalid");
+    assert_eq!(listener(&snapshot, "https")[1], "True/Programmed");
     let said = problems(&snapshot);
     assert!(
         said[0].contains("other demands on certificates of clients: `edge/h/https` has no socket"),

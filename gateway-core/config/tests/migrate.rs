@@ -286,6 +286,12 @@ fn what_a_rule_does_is_carried_over() {
             json!({"request": "1500ms", "backendRequest": "500ms"}),
         ),
         (
+            "match: [{queryParams: {q: {exact: ''}}}], route: [{destination: {host: a}}]",
+            "matches",
+            json!([{"path": {"type": "PathPrefix", "value": "/"},
+                "queryParams": [{"type": "RegularExpression", "name": "q", "value": "^$"}]}]),
+        ),
+        (
             "retries: {attempts: 2, retryOn: 'gateway-error,429', backoff: 25ms}, route: [{destination: {host: a}}]",
             "retry",
             json!({"attempts": 2, "codes": [429, 502, 503, 504], "backoff": "25ms"}),
@@ -517,8 +523,12 @@ fn what_comes_out_is_always_served_or_said() {
             "protocol: HTTP}, {name: tcp, port: 81, protocol: TCP}, {name: tls, port: 443, protocol: TLS, tls: {mode: Passthrough}}",
         );
         let migration = migrated(&[&gateway_text, &world, subsets, &text]);
-        let said: Vec<_> =
-            migration.findings.iter().map(|finding| format!("{}: {}", finding.loss, finding.why)).collect();
+        let said: Vec<_> = migration
+            .findings
+            .iter()
+            .filter(|finding| !finding.why.starts_with("Istio tries twice more"))
+            .map(|finding| format!("{}: {}", finding.loss, finding.why))
+            .collect();
         match finding {
             None => assert_eq!(said, Vec::<String>::new(), "{spec}"),
             Some(finding) => assert!(said.iter().any(|say| say.starts_with(finding)), "{spec}: {said:?}"),

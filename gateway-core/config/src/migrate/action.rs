@@ -7,6 +7,9 @@ use super::destination::Destinations;
 use super::tree::number;
 use towpath_routing::Hostname;
 
+/// Most backends of a rule (Gateway API, `HTTPRouteRule.backendRefs`).
+const MAX_BACKENDS: usize = 16;
+
 pub(super) const HTTP_ROUTE: &str = "HTTPRoute";
 
 /// The parts of a rule of a route, but for its matches.
@@ -67,7 +70,12 @@ pub(super) fn read<'a>(
             action.retry = None;
         }
         (None, Some(direct), None) => direct_response(&mut action, &direct),
-        (None, None, Some(route)) => action.backends = backends(&route, destinations, HTTP_ROUTE),
+        (None, None, Some(route)) => {
+            if action.retry.is_none() {
+                rule.note("Istio tries twice more by default; here it is once, where the request certainly was not processed");
+            }
+            action.backends = backends(&route, destinations, HTTP_ROUTE);
+        }
         _ => rule.lost("has not one of `route`, `redirect` and `directResponse`: its requests end as 500"),
     }
     action
@@ -76,8 +84,11 @@ pub(super) fn read<'a>(
 /// The destinations of a route of this kind, with their shares.
 pub(super) fn backends(route: &Cursor<'_>, destinations: &Destinations<'_>, kind: &str) -> Vec<Value> {
     let items = route.items();
+    if items.len() > MAX_BACKENDS {
+        route.lost(format!("there are {} destinations, and a rule has {MAX_BACKENDS} at most", items.len()));
+    }
     let mut backends = Vec::new();
-    for item in &items {
+    for item in items.iter().take(MAX_BACKENDS) {
         let fields = item.fields();
         let weight = fields.take("weight").and_then(|weight| weight.whole(1_000_000));
         // One alone takes all; of several, one without a weight takes none (Istio, `HTTPRouteDestination.weight`).
@@ -361,7 +372,10 @@ fn codes(on: &Cursor<'_>) -> Vec<u16> {
     let mut codes = Vec::new();
     for word in on.text().unwrap_or_default().split(',').map(str::trim) {
         match word {
-            "5xx" => codes.extend([500, 502, 503, 504]),
+            "5xx" => {
+                on.changed("of `5xx`, 500, 502, 503 and 504 are retried, of idempotent methods");
+                codes.extend([500, 502, 503, 504]);
+            }
             "gateway-error" => codes.extend([502, 503, 504]),
             "retriable-4xx" => codes.push(409),
             "" | "connect-failure" | "refused-stream" | "reset" | "reset-before-request" => {}

@@ -54,7 +54,11 @@ pub(super) fn migrate(
 ) -> Vec<Value> {
     let Some(spec) = Cursor::spec(object, report) else { return Vec::new() };
     let fields = spec.fields();
-    fields.skip("exportTo", "routes are seen by what they are attached to");
+    if let Some(field) = fields.take("exportTo")
+        && field.texts().iter().any(|(text, _)| *text != "*")
+    {
+        field.changed("routes hold wherever what they are attached to is used");
+    }
     let hosts = fields.take("hosts");
     let gateways = fields.take("gateways");
     let rules: Vec<_> = fields
@@ -217,6 +221,9 @@ fn services(own: &Arc<str>, hosts: &[(&str, Cursor<'_>)]) -> Vec<Place> {
         };
         let mut parent = json!({"group": "", "kind": "Service", "name": &*service.name});
         if service.namespace != *own {
+            field.changed(
+                "a route from another namespace holds for callers in its own alone (GAMMA, consumer route)",
+            );
             crate::json::set(&mut parent, "namespace", (&*service.namespace).into());
         }
         // Of two names for one Service one is enough.
@@ -251,7 +258,9 @@ fn write(object: &Object, rules: &[Rule<'_>], alternatives: &[Alternative], plac
     let mut written: Vec<(Vec<Value>, usize)> = vec![(Vec::new(), 0)];
     let mut names = BTreeSet::new();
     for run in alternatives.chunk_by(|a, b| a.rule == b.rule && a.rewrite == b.rewrite) {
-        for part in run.chunks(MAX_MATCHES_OF_RULE) {
+        // A prefix is replaced beside one match alone (Gateway API, `HTTPRouteRule`).
+        let anchored = run.first().is_some_and(|one| matches!(one.rewrite, Some(PathRewrite::Prefix(_))));
+        for part in run.chunks(if anchored { 1 } else { MAX_MATCHES_OF_RULE }) {
             let Some(first) = part.first() else { continue };
             let full = written
                 .last()
@@ -360,7 +369,11 @@ fn matched(alternative: &Alternative) -> Value {
         value.insert("method".into(), method.as_str().into());
     }
     let named = |(name, set): (&String, &Strings)| match set {
-        Strings::Exact { text, fold: false } => json!({"name": name, "value": text}),
+        // A value has one character at least.
+        Strings::Exact { text, fold: false } if !text.is_empty() => json!({"name": name, "value": text}),
+        Strings::Exact { text, .. } if text.is_empty() => {
+            json!({"type": "RegularExpression", "name": name, "value": "^$"})
+        }
         other => json!({"type": "RegularExpression", "name": name, "value": other.expression()}),
     };
     if !condition.headers.is_empty() {

@@ -71,15 +71,15 @@ fn reached<'s>(
             .as_ref()
             .is_none_or(|name| *name == *listener.name || *name == listener.address.to_string())
     };
-    let by = |port: &dyn Fn(&Listener, &[towpath_routing::Listener]) -> u16| -> Vec<_> {
+    let by = |on: &dyn Fn(&Listener, &[towpath_routing::Listener]) -> bool| -> Vec<_> {
         let fits = |(listener, routes, https): &&(&'s Listener, &'s [towpath_routing::Listener], bool)| {
-            *https == args.request.https && port(listener, routes) == args.request.port && named(listener)
+            *https == args.request.https && on(listener, routes) && named(listener)
         };
         all.iter().filter(fits).map(|(listener, routes, _)| (*listener, *routes)).collect()
     };
-    let mut found = by(&|_, routes| routes.first().map_or(0, |listener| listener.port));
+    let mut found = by(&|_, routes| routes.iter().any(|listener| listener.port == args.request.port));
     if found.is_empty() {
-        found = by(&|listener, _| listener.address.port());
+        found = by(&|listener, _| listener.address.port() == args.request.port);
     }
     if found.is_empty() {
         let there: Vec<_> = all

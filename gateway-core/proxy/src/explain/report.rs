@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
-use towpath_config::{Snapshot, rule_settings};
+use towpath_config::{ClientValidationMode, Duty, Snapshot, rule_settings};
 use towpath_routing::{Candidate, Explanation, Lost};
 
 use super::{Refused, Told, not_found};
@@ -47,7 +47,25 @@ fn socket(told: &Told<'_>) -> Value {
             }
         }
     };
-    json!({"name": name, "address": address, "seen": seen, "decision": decision, "candidates": candidates})
+    json!({
+        "name": name,
+        "address": address,
+        "clients": clients(told),
+        "seen": seen,
+        "decision": decision,
+        "candidates": candidates,
+    })
+}
+
+/// What the handshake asks of the client, whatever the request.
+fn clients(told: &Told<'_>) -> Option<&'static str> {
+    let Duty::Edge { tls: Some(tls), .. } = &told.socket.duty else { return None };
+    Some(match tls.clients.as_ref()?.mode {
+        ClientValidationMode::AllowValidOnly => {
+            "show a certificate of the listener's authorities, or the handshake fails"
+        }
+        ClientValidationMode::AllowInsecureFallback => "are asked for a certificate, and taken without one",
+    })
 }
 
 fn refusal(refused: &Refused) -> Value {
@@ -100,6 +118,9 @@ pub(super) fn text(args: &ExplainArgs, snapshot: &Snapshot, program: Program, to
     let mut text = format!("request   {} {}\n", args.request.method, args.request.url);
     for told in told {
         let _ = writeln!(text, "socket    {} on {}", told.socket.name, told.socket.address);
+        if let Some(clients) = clients(told) {
+            let _ = writeln!(text, "clients   {clients}");
+        }
         match &told.answer {
             Err(Refused::Handshake(why)) => {
                 let _ = writeln!(text, "answer    none: the TLS handshake ends, for {why}");

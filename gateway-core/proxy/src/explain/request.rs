@@ -31,6 +31,9 @@ impl FromStr for Line {
             _ => return Err("write METHOD URL, for instance 'GET http://shop.example/books?page=2'".into()),
         };
         let method = method.parse().map_err(|_| format!("`{method}` is not a method"))?;
+        if method == Method::CONNECT {
+            return Err("CONNECT names a host and port and no URL: no rule takes it".into());
+        }
         let url: Uri = url.parse().map_err(|error| format!("`{url}` is not a URL: {error}"))?;
         let https = match url.scheme_str() {
             Some("http") => false,
@@ -68,7 +71,9 @@ impl FromStr for HeaderLine {
 /// The name that a client asks for in its TLS hello: no address is one (RFC 6066 section 3).
 pub(crate) fn server_name<'a>(line: &'a Line, given: Option<&'a str>) -> Option<&'a str> {
     let bare = line.host.trim_start_matches('[').trim_end_matches(']');
-    given.or_else(|| (line.https && bare.parse::<IpAddr>().is_err()).then_some(&*line.host))
+    let name = given.or_else(|| (line.https && bare.parse::<IpAddr>().is_err()).then_some(&*line.host));
+    // The dot of the root is not sent (RFC 6066 section 3).
+    name.map(|name| name.strip_suffix('.').unwrap_or(name))
 }
 
 /// The request as a client of HTTP/1.1 sends it to the socket at `address`.
