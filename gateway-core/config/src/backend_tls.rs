@@ -6,7 +6,6 @@ use std::sync::Arc;
 use rustls::RootCertStore;
 use towpath_gateway_core::{TlsServer, TlsSubject};
 
-use crate::ancestors;
 use crate::authorities;
 use crate::compile::Work;
 use crate::document::Defect;
@@ -14,7 +13,7 @@ use crate::gateway::GatewayState;
 use crate::objects::{Objects, Stored};
 use crate::resources::backend_tls::{BackendTlsPolicySpec, LocalRef, SubjectKind};
 use crate::resources::core::ServicePort;
-use crate::resources::towpath::TargetRef;
+use crate::service_policy::{self, is_service, target_name};
 use crate::status::{Refusal, Verdict, condition};
 use crate::{ObjectName, Options, Problem};
 
@@ -73,7 +72,7 @@ impl TlsPolicies {
             match &refused.targets {
                 None => policies.unreadable.push(Arc::clone(&refused.name.namespace)),
                 Some(targets) => targets.iter().filter(|target| is_service(target)).for_each(|target| {
-                    let service = name_of(&refused.name.namespace, target);
+                    let service = target_name(&refused.name.namespace, target);
                     policies
                         .by_service
                         .entry(service)
@@ -89,12 +88,7 @@ impl TlsPolicies {
         let (demand, resolved) = server(objects, options, policy);
         let mut accepted = Err(Refusal::new("TargetNotFound", "nothing of what it is for is there"));
         for target in &policy.spec.target_refs {
-            let service = name_of(&policy.name.namespace, target);
-            if !is_service(target) || !objects.services.contains_key(&service) {
-                let message = format!("there is no {} {service} to attach to", target.kind);
-                problems.push(policy.error(target.name.referenced, message));
-                continue;
-            }
+            let Some(service) = service_policy::service(objects, policy, target, problems) else { continue };
             if let Some(section) =
                 target.section_name.as_deref().filter(|name| !has_port(objects, &service, name))
             {
@@ -139,14 +133,6 @@ impl TlsPolicies {
         let own = port.name.as_deref().and_then(|name| of(Some(name)));
         own.or_else(|| of(None)).map(|(_, demand)| demand.clone())
     }
-}
-
-pub(crate) fn is_service(target: &TargetRef) -> bool {
-    matches!(target.group.as_deref(), None | Some("" | "core")) && target.kind == "Service"
-}
-
-pub(crate) fn name_of(namespace: &Arc<str>, target: &TargetRef) -> ObjectName {
-    ObjectName { namespace: Arc::clone(namespace), name: target.name.value.as_str().into() }
 }
 
 /// Of what a system trusts, whatever is of use here: it may hold certificates that are too old or too odd.
@@ -212,12 +198,17 @@ pub(crate) fn report(work: &mut Work<'_>, gateways: &[GatewayState<'_>]) {
     let mut items = Vec::new();
     for judged in &work.backends.tls.judged {
         let Some(policy) = work.objects.backend_tls_policies.get(&judged.name) else { continue };
-        let services = policy.spec.target_refs.iter().map(|target| name_of(&policy.name.namespace, target));
         let conditions = [
             condition("Accepted", "Accepted", &judged.accepted, policy.generation),
             condition("ResolvedRefs", "ResolvedRefs", &judged.resolved, policy.generation),
         ];
-        items.extend(ancestors::status(policy, services, gateways, &work.controller, &conditions));
+        items.extend(service_policy::status(
+            policy,
+            &policy.spec.target_refs,
+            gateways,
+            &work.controller,
+            &conditions,
+        ));
     }
     work.status.extend(items);
 }

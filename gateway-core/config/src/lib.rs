@@ -15,7 +15,6 @@
 //! );
 //! ```
 
-mod ancestors;
 mod authorities;
 mod authorization;
 mod authorization_rule;
@@ -53,6 +52,7 @@ mod resources;
 mod retry_budget;
 mod role;
 mod rule;
+mod service_policy;
 mod session;
 mod sidecar;
 mod snapshot;

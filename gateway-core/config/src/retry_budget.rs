@@ -9,7 +9,6 @@ use std::time::Duration;
 use serde_saphyr::Spanned;
 use towpath_gateway_core::{RetryBudget, RetryConstraint};
 
-use crate::backend_tls::{is_service, name_of};
 use crate::compile::Work;
 use crate::document::Defect;
 use crate::gateway::GatewayState;
@@ -17,7 +16,7 @@ use crate::objects::Objects;
 use crate::resources::leaf::Span;
 use crate::resources::traffic::{BackendTrafficPolicySpec, RetryConstraintSpec};
 use crate::status::{Refusal, Verdict, condition};
-use crate::{ObjectName, Problem, ancestors};
+use crate::{ObjectName, Problem, service_policy};
 
 /// Lengths that an interval may have (Gateway API, `BudgetDetails`, `RequestRate`).
 const INTERVALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
@@ -63,12 +62,9 @@ impl RetryBudgets {
             let Some(constraint) = policy.spec.retry_constraint.as_ref().map(constraint) else { continue };
             let mut accepted = Err(Refusal::new("TargetNotFound", "nothing of what it is for is there"));
             for target in &policy.spec.target_refs {
-                let service = name_of(&policy.name.namespace, target);
-                if !is_service(target) || !objects.services.contains_key(&service) {
-                    let message = format!("there is no {} {service} to attach to", target.kind);
-                    problems.push(policy.error(target.name.referenced, message));
+                let Some(service) = service_policy::service(objects, policy, target, problems) else {
                     continue;
-                }
+                };
                 let kept = before.and_then(|before| before.by_service.get(&service));
                 let kept = kept.filter(|kept| kept.constraint() == constraint).cloned();
                 match budgets.by_service.entry(service) {
@@ -113,9 +109,14 @@ pub(crate) fn report(work: &mut Work<'_>, gateways: &[GatewayState<'_>]) {
     let mut items = Vec::new();
     for (name, accepted) in &work.backends.budgets.judged {
         let Some(policy) = work.objects.backend_traffic_policies.get(name) else { continue };
-        let services = policy.spec.target_refs.iter().map(|target| name_of(&policy.name.namespace, target));
         let conditions = [condition("Accepted", "Accepted", accepted, policy.generation)];
-        items.extend(ancestors::status(policy, services, gateways, &work.controller, &conditions));
+        items.extend(service_policy::status(
+            policy,
+            &policy.spec.target_refs,
+            gateways,
+            &work.controller,
+            &conditions,
+        ));
     }
     work.status.extend(items);
 }
