@@ -9,7 +9,7 @@ use crate::sync::{AtomicU64, Ordering};
 /// Keeps retries from making an outage worse: they may be a share of all tries, and a few are always allowed (Gateway API
 /// GEP-3388, `retryConstraint`).
 ///
-/// One is shared by all workers, without a lock. Tries are counted in the tenth of the interval that they fall into, so the
+/// One is shared by all workers, without a lock; of retries that ask in the same instant all may be refused where one was left. Tries are counted in the tenth of the interval that they fall into, so the
 /// interval that is looked at is that much shorter at times.
 ///
 /// ```

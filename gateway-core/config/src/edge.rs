@@ -143,7 +143,14 @@ fn sockets(work: &mut Work<'_>, gateways: &mut [GatewayState<'_>]) -> BTreeMap<S
             }
         }
         for table in plaintext {
-            let _ = open(work, &mut sockets, gateway, table, None);
+            let port = table.port;
+            let Err(refusal) = open(work, &mut sockets, gateway, table, None) else { continue };
+            let plaintext = |listener: &&mut ListenerState<'_>| {
+                listener.flow.is_none() && !listener.https && listener.spec.port.value == port
+            };
+            for listener in gateway.listeners.iter_mut().filter(plaintext) {
+                listener.accepted = Err(refusal.clone());
+            }
         }
     }
     sockets

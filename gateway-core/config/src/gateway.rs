@@ -26,8 +26,6 @@ pub(crate) struct GatewayState<'a> {
     pub(crate) client: Option<ClientCertificate>,
     /// Addresses that the resource asks for; all of the machine if it names none.
     pub(crate) addresses: Vec<IpAddr>,
-    /// Whether every listener of its own is.
-    all_valid: bool,
     /// Its own, then those of its sets.
     pub(crate) listeners: Vec<ListenerState<'a>>,
     pub(crate) sets: Vec<SetState<'a>>,
@@ -39,8 +37,7 @@ pub(crate) fn judge<'a>(work: &mut Work<'a>, object: &'a Arc<Stored<GatewaySpec>
         object.spec.listeners.iter().map(|spec| listener::judge(work, object, spec)).collect();
     mark_conflicts(&mut listeners);
     client_validation::judge(work, object, &mut listeners);
-    let valid = any_valid(&listeners);
-    let all_valid = listeners.iter().all(|listener| listener.accepted.is_ok());
+    let valid = any_valid(listeners.iter());
     let mut sets = listener_set::attach(work, object, &mut listeners);
     client_validation::judge(work, object, &mut listeners);
     listener_set::settle_sets(&mut sets, &listeners);
@@ -60,7 +57,7 @@ pub(crate) fn judge<'a>(work: &mut Work<'a>, object: &'a Arc<Stored<GatewaySpec>
     let (client, resolved) = client_certificate::judge(work, object);
     let (addresses, accepted, programmed) = addresses(work, object);
     let accepted = accepted.and_then(|()| parameters(work, object)).and(valid);
-    GatewayState { object, accepted, programmed, resolved, client, addresses, all_valid, listeners, sets }
+    GatewayState { object, accepted, programmed, resolved, client, addresses, listeners, sets }
 }
 
 /// Listeners of one port that nothing tells apart: neither is served (Gateway API, `GatewaySpec.listeners`).
@@ -142,8 +139,8 @@ fn parameters(work: &mut Work<'_>, object: &Stored<GatewaySpec>) -> Verdict {
     Err(Refusal::new("InvalidParameters", message))
 }
 
-fn any_valid(listeners: &[ListenerState<'_>]) -> Verdict {
-    let valid = listeners.is_empty() || listeners.iter().any(|listener| listener.accepted.is_ok());
+fn any_valid<'l>(own: impl Iterator<Item = &'l ListenerState<'l>> + Clone) -> Verdict {
+    let valid = own.clone().next().is_none() || own.into_iter().any(|listener| listener.accepted.is_ok());
     if valid { Ok(()) } else { Err(Refusal::new("ListenersNotValid", "no listener is valid")) }
 }
 
@@ -187,8 +184,11 @@ impl GatewayState<'_> {
         let generation = self.object.generation;
         let own = self.listeners.iter().filter(|listener| listener.set.is_none());
         let attached = self.sets.iter().filter(|set| set.accepted.is_ok()).count();
-        let reason = if self.all_valid { "Accepted" } else { "ListenersNotValid" };
-        let programmed = match &self.accepted {
+        let all_valid = own.clone().all(|listener| listener.accepted.is_ok());
+        let reason = if all_valid { "Accepted" } else { "ListenersNotValid" };
+        // Since it was judged, listeners may have lost their sockets.
+        let accepted = self.accepted.clone().and(any_valid(own.clone()));
+        let programmed = match &accepted {
             Ok(()) => self.programmed.clone(),
             Err(refusal) => Err(Refusal::new("Invalid", refusal.message.clone())),
         };
@@ -198,7 +198,7 @@ impl GatewayState<'_> {
             .map(|address| json!({"type": "IPAddress", "value": address.to_string()}))
             .collect();
         let mut conditions = vec![
-            condition("Accepted", reason, &self.accepted, generation),
+            condition("Accepted", reason, &accepted, generation),
             condition("Programmed", "Programmed", &programmed, generation),
             condition("ResolvedRefs", "ResolvedRefs", &self.resolved, generation),
         ];

@@ -212,13 +212,15 @@ fn check_version(group: &str, number: &str, position: Position) -> Result<(), Ou
     Err(Outcome::Broken(vec![problem.suggest(format!("read are {}", known.join(", ")))], None))
 }
 
+/// What `kubectl get -o yaml` writes.
+pub(crate) fn list(position: Position) -> Problem {
+    let problem = Problem::error("lists of objects are not read").at(position);
+    problem.suggest("write each object as a document of its own, with `---` between them")
+}
+
 fn unknown_kind(group: &str, kind: &str, position: Position) -> Option<Problem> {
     if (group, kind) == ("", "List") {
-        return Some(
-            Problem::error("lists of objects are not read")
-                .at(position)
-                .suggest("write each object as a document of its own, with `---` between them"),
-        );
+        return Some(list(position));
     }
     if MIGRATED.contains(&(group, kind)) {
         let problem = Problem::warning(format!("{kind} has no effect here")).at(position);

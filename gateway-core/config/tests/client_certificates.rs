@@ -167,6 +167,12 @@ fn gateways_that_ask_for_different_things_do_not_share_a_socket() {
     assert_eq!(condition(conditions, "Accepted"), "False/PortUnavailable");
     assert_eq!(condition(conditions, "Programmed"), "False/Invalid");
     assert_eq!(listener(&snapshot, "https")[1], "True/Programmed");
+    let gateways = ["g", "h"].map(|name| status(&snapshot, "Gateway", name)["conditions"].clone());
+    assert_eq!(
+        gateways.each_ref().map(|c| condition(c, "Accepted")),
+        ["True/Accepted", "False/ListenersNotValid"]
+    );
+    assert_eq!(gateways.each_ref().map(|c| condition(c, "Programmed")), ["True/Programmed", "False/Invalid"]);
     let said = problems(&snapshot);
     assert!(
         said[0].contains("other demands on certificates of clients: `edge/h/https` has no socket"),

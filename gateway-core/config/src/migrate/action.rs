@@ -93,7 +93,8 @@ pub(super) fn backends(route: &Cursor<'_>, destinations: &Destinations<'_>, kind
         let weight = fields.take("weight").and_then(|weight| weight.whole(1_000_000));
         // One alone takes all; of several, one without a weight takes none (Istio, `HTTPRouteDestination.weight`).
         let weight = if items.len() == 1 { 1 } else { weight.unwrap_or(0) };
-        let headers = fields.take("headers").filter(|_| kind == HTTP_ROUTE);
+        // Elsewhere it is no field of Istio's either.
+        let headers = if kind == HTTP_ROUTE { fields.take("headers") } else { None };
         let filters = headers.map(|headers| header_filters(&headers)).unwrap_or_default();
         let reference = fields.take("destination").and_then(|field| destinations.reference(&field, kind));
         // Its share must not go to the others.
@@ -127,8 +128,9 @@ fn header_filters(headers: &Cursor<'_>) -> Vec<Value> {
                 modifier.insert(name.into(), entries.into());
             }
         }
-        let removed: Vec<_> =
-            inner.take("remove").iter().flat_map(Cursor::texts).map(|(name, _)| name.to_owned()).collect();
+        let removed = inner.take("remove");
+        let removed = removed.iter().flat_map(Cursor::texts).filter(|(name, field)| is_plain(name, field));
+        let removed: Vec<_> = removed.map(|(name, _)| name.to_owned()).collect();
         if !removed.is_empty() {
             modifier.insert("remove".into(), removed.into());
         }
@@ -139,9 +141,17 @@ fn header_filters(headers: &Cursor<'_>) -> Vec<Value> {
     filters
 }
 
+/// Whether a header may be changed as such.
+fn is_plain(name: &str, field: &Cursor<'_>) -> bool {
+    let host = name.starts_with(':') || name.eq_ignore_ascii_case("host");
+    if host {
+        field.lost("the host is changed by `rewrite.authority` alone");
+    }
+    !host
+}
+
 fn pair((name, value): (&str, Cursor<'_>)) -> Option<Value> {
-    if name.starts_with(':') || name.eq_ignore_ascii_case("host") {
-        value.lost("the host is changed by `rewrite.authority` alone");
+    if !is_plain(name, &value) {
         return None;
     }
     let text = value.text()?;
@@ -315,15 +325,11 @@ fn cors(policy: &Cursor<'_>) -> Value {
         }
     }
     cors.insert("allowOrigins".into(), origins.into());
-    for (name, to) in [
-        ("allowMethods", "allowMethods"),
-        ("allowHeaders", "allowHeaders"),
-        ("exposeHeaders", "exposeHeaders"),
-    ] {
+    for name in ["allowMethods", "allowHeaders", "exposeHeaders"] {
         let list: Vec<_> =
             fields.take(name).iter().flat_map(Cursor::texts).map(|(text, _)| text.to_owned()).collect();
         if !list.is_empty() {
-            cors.insert(to.into(), list.into());
+            cors.insert(name.into(), list.into());
         }
     }
     if let Some(credentials) = fields.take("allowCredentials").and_then(|field| field.boolean()) {
@@ -352,8 +358,17 @@ fn timeouts(action: &mut Action<'_>, fields: &Fields<'_>) {
             action.timeouts.insert("backendRequest".into(), tried.into());
         }
     }
-    if let Some(on) = inner.take("retryOn") {
+    let on = inner.take("retryOn");
+    if on.is_none() && attempts > 0 {
+        retries.changed(
+            "without `retryOn` Istio has conditions of its own; here it is failures where that is safe",
+        );
+    }
+    if let Some(on) = on {
         let codes = codes(&on);
+        if !codes.is_empty() {
+            on.changed(format!("answers of {codes:?} are retried for idempotent methods alone"));
+        }
         if let (false, Some(fields)) = (codes.is_empty(), retry.as_object_mut()) {
             fields.insert("codes".into(), codes.into());
         }
@@ -372,10 +387,7 @@ fn codes(on: &Cursor<'_>) -> Vec<u16> {
     let mut codes = Vec::new();
     for word in on.text().unwrap_or_default().split(',').map(str::trim) {
         match word {
-            "5xx" => {
-                on.changed("of `5xx`, 500, 502, 503 and 504 are retried, of idempotent methods");
-                codes.extend([500, 502, 503, 504]);
-            }
+            "5xx" => codes.extend([500, 502, 503, 504]),
             "gateway-error" => codes.extend([502, 503, 504]),
             "retriable-4xx" => codes.push(409),
             "" | "connect-failure" | "refused-stream" | "reset" | "reset-before-request" => {}

@@ -198,6 +198,7 @@ fn traffic_policy(policy: &Cursor<'_>) {
             Some("DISABLE") => tls.changed("workloads of the mesh are spoken to by mTLS all the same"),
             _ => tls.lost("write a BackendTLSPolicy: authorities are in a ConfigMap there, not in a file"),
         }
+        // Said once, of the whole.
         for name in [
             "clientCertificate",
             "privateKey",
@@ -208,7 +209,7 @@ fn traffic_policy(policy: &Cursor<'_>) {
             "insecureSkipVerify",
             "caCrl",
         ] {
-            fields_of_tls(&inner, name);
+            let _ = inner.take(name);
         }
     }
     for (name, why) in [
@@ -225,9 +226,4 @@ fn traffic_policy(policy: &Cursor<'_>) {
     ] {
         fields.refuse(name, why);
     }
-}
-
-fn fields_of_tls(fields: &super::cursor::Fields<'_>, name: &str) {
-    // Said once, of the whole.
-    let _ = fields.take(name);
 }

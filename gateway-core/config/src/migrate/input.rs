@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::tree::Node;
 use crate::document::{Place, split};
+use crate::load::list;
 use crate::objects::label;
 use crate::resources::meta::{Header, Named};
 use crate::{ObjectName, Problem, Source};
@@ -46,11 +47,7 @@ pub(super) fn read(source: &Source, problems: &mut Vec<Problem>) -> Input {
                 continue;
             };
             if header.kind.as_ref().is_some_and(|kind| kind.value == "List") {
-                let message = "lists of objects are not read";
-                let problem = Problem::error(message).at(place.at(header.kind.map(|kind| kind.referenced)));
-                problems.push(
-                    problem.suggest("write each object as a document of its own, with `---` between them"),
-                );
+                problems.push(list(place.at(header.kind.map(|kind| kind.referenced))));
                 continue;
             }
             let Some(kind) = kind(&header) else { continue };

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 use towpath_config::{ClientValidationMode, Duty, Snapshot, rule_settings};
+use towpath_gateway_core::Fault;
 use towpath_routing::{Candidate, Explanation, Lost};
 
 use super::{Refused, Told, not_found};
@@ -38,11 +39,7 @@ fn socket(told: &Told<'_>) -> Value {
         Ok(explained) => {
             let seen = json!({"host": explained.host, "target": explained.target});
             match &explained.answer {
-                Err(fault) => (
-                    seen,
-                    answer(fault.status().as_u16(), fault.reason().label(), fault.detail()),
-                    Vec::new(),
-                ),
+                Err(fault) => (seen, refused_by(fault), Vec::new()),
                 Ok(explanation) => (seen, decision(explanation), candidates(explanation)),
             }
         }
@@ -71,8 +68,12 @@ fn clients(told: &Told<'_>) -> Option<&'static str> {
 fn refusal(refused: &Refused) -> Value {
     match refused {
         Refused::Handshake(why) => json!({"outcome": "handshake", "message": why}),
-        Refused::Answer(fault) => answer(fault.status().as_u16(), fault.reason().label(), fault.detail()),
+        Refused::Answer(fault) => refused_by(fault),
     }
+}
+
+fn refused_by(fault: &Fault) -> Value {
+    answer(fault.status().as_u16(), fault.reason().label(), fault.detail())
 }
 
 fn answer(status: u16, reason: &str, message: &str) -> Value {
@@ -126,25 +127,13 @@ pub(super) fn text(args: &ExplainArgs, snapshot: &Snapshot, program: Program, to
                 let _ = writeln!(text, "answer    none: the TLS handshake ends, for {why}");
             }
             Err(Refused::Answer(fault)) => {
-                let _ = writeln!(
-                    text,
-                    "answer    {} {}: {}",
-                    fault.status().as_u16(),
-                    fault.reason(),
-                    fault.detail()
-                );
+                let _ = writeln!(text, "{}", line(fault));
             }
             Ok(explained) => {
                 let _ = writeln!(text, "seen as   {} with host {}", explained.target, explained.host);
                 match &explained.answer {
                     Err(fault) => {
-                        let _ = writeln!(
-                            text,
-                            "answer    {} {}: {}",
-                            fault.status().as_u16(),
-                            fault.reason(),
-                            fault.detail()
-                        );
+                        let _ = writeln!(text, "{}", line(fault));
                     }
                     Ok(explanation) => outcome(&mut text, explanation, args.all),
                 }
@@ -158,6 +147,10 @@ pub(super) fn text(args: &ExplainArgs, snapshot: &Snapshot, program: Program, to
             writeln!(text, "note      the configuration has {errors} error{plural}: see `{program} check`");
     }
     text
+}
+
+fn line(fault: &Fault) -> String {
+    format!("answer    {} {}: {}", fault.status().as_u16(), fault.reason(), fault.detail())
 }
 
 fn outcome(text: &mut String, explanation: &Explanation<'_>, all: bool) {
