@@ -1,6 +1,7 @@
 //! One record per request, shared by every layer it passes.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use http::Extensions;
 
 use crate::attempt::Tries;
 use crate::{
-    Attempt, Backend, Connection, Consumer, Endpoint, Fault, Policies, Reason, RouteName, TraceContext,
+    Attempt, Backend, Connection, Consumer, Endpoint, Fault, Policies, Reason, RouteName, Token, TraceContext,
 };
 
 /// What one pass of a stack learned about its request.
@@ -26,6 +27,8 @@ struct Slots {
     connection: Option<Arc<Connection>>,
     trace: OnceLock<TraceContext>,
     route: OnceLock<(RouteName, Policies)>,
+    client: OnceLock<IpAddr>,
+    token: OnceLock<Token>,
     consumer: OnceLock<Consumer>,
     decision: OnceLock<Decision>,
     session: OnceLock<Session>,
@@ -42,6 +45,28 @@ pub struct Decision {
     /// Whether the request may pass.
     pub allowed: bool,
     /// `namespace/name` of the policy that decided; `None` if none applied.
+    pub policy: Option<Arc<str>>,
+    /// The rule of that policy that matched, counted from 0.
+    pub rule: Option<usize>,
+    /// The first AUDIT policy that matches.
+    pub audit: Option<Arc<str>>,
+    /// What would have been decided if policies in dry-run were in force; `None` if there are none.
+    pub dry_run: Option<DryRun>,
+}
+
+impl Decision {
+    /// A decision by this policy, with nothing else to say.
+    pub fn by(allowed: bool, policy: Option<Arc<str>>) -> Self {
+        Self { allowed, policy, rule: None, audit: None, dry_run: None }
+    }
+}
+
+/// A decision that was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct DryRun {
+    /// Whether the request would have passed.
+    pub allowed: bool,
+    /// `namespace/name` of the policy that would have decided.
     pub policy: Option<Arc<str>>,
 }
 
@@ -126,6 +151,8 @@ impl Context {
             connection,
             trace: OnceLock::new(),
             route: OnceLock::new(),
+            client: OnceLock::new(),
+            token: OnceLock::new(),
             consumer: OnceLock::new(),
             decision: OnceLock::new(),
             session: OnceLock::new(),
@@ -157,6 +184,16 @@ impl Context {
         trace,
         /// Written by the tracing layer.
         set_trace: TraceContext, "trace";
+
+        /// Address of the client as trusted proxies tell it; unset where it is that of the connection.
+        client,
+        /// Written by the layer that knows how many proxies are trusted.
+        set_client: IpAddr, "client";
+
+        /// What a verified token says.
+        token,
+        /// Written by the layer that verified it.
+        set_token: Token, "token";
 
         /// Who uses the API.
         consumer,

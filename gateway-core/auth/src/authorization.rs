@@ -1,95 +1,122 @@
 //! Istio authorization policies as data, and their evaluation: facts in, verdict out.
 
+mod facts;
+mod identity;
 mod pattern;
 mod rule;
+mod template;
 
+use std::fmt;
 use std::sync::Arc;
 
-use towpath_gateway_core::SpiffeId;
+use http::HeaderName;
+use ipnet::IpNet;
+use towpath_gateway_core::{Decision, DryRun};
 
+pub use facts::{Facts, Http, HttpFacts};
+pub use identity::{NamespacePattern, RequestPrincipal, ServiceAccount};
 pub use pattern::Pattern;
+pub use template::{InvalidTemplate, PathTemplate};
+
+use crate::ExternalAuth;
 
 /// The policies in force for one workload. The evaluation is pure: no clock, no I/O.
 #[derive(Debug, Clone, Default)]
 pub struct AuthorizationPolicies {
+    custom: Vec<AuthorizationPolicy>,
     deny: Vec<AuthorizationPolicy>,
     allow: Vec<AuthorizationPolicy>,
+    audit: Vec<AuthorizationPolicy>,
     /// Who is named when no ALLOW policy matches: all of them, for any could have let the request pass.
     unmatched: Option<Arc<str>>,
+    /// What would be in force without dry-runs; `None` if there are none.
+    dry_run: Option<Box<AuthorizationPolicies>>,
 }
 
 impl AuthorizationPolicies {
     /// Policies that select the workload, in any order.
     pub fn new(policies: Vec<AuthorizationPolicy>) -> Self {
-        let (deny, allow): (Vec<_>, Vec<_>) =
-            policies.into_iter().partition(|policy| policy.action == Action::Deny);
-        let names: Vec<&str> = allow.iter().map(|policy| &*policy.name).collect();
-        let unmatched = (!names.is_empty()).then(|| names.join(",").into());
-        Self { deny, allow, unmatched }
+        let dry_run = policies.iter().any(|policy| policy.dry_run).then(|| {
+            let decides = |policy: &&AuthorizationPolicy| matches!(policy.action, Action::Allow | Action::Deny);
+            Box::new(Self::sorted(policies.iter().filter(decides).cloned().collect()))
+        });
+        let enforced = policies.into_iter().filter(|policy| !policy.dry_run).collect();
+        Self { dry_run, ..Self::sorted(enforced) }
     }
 
-    /// Whether no policy is in force at all.
+    fn sorted(policies: Vec<AuthorizationPolicy>) -> Self {
+        let mut sorted = Self::default();
+        for policy in policies {
+            match policy.action {
+                Action::Custom => sorted.custom.push(policy),
+                Action::Deny => sorted.deny.push(policy),
+                Action::Allow => sorted.allow.push(policy),
+                Action::Audit => sorted.audit.push(policy),
+            }
+        }
+        let names: Vec<&str> = sorted.allow.iter().map(|policy| &*policy.name).collect();
+        sorted.unmatched = (!names.is_empty()).then(|| names.join(",").into());
+        sorted
+    }
+
+    /// Whether no policy is in force at all, not even to be told of.
     pub fn is_empty(&self) -> bool {
-        self.deny.is_empty() && self.allow.is_empty()
+        self.dry_run.is_none() && self.iter().next().is_none()
     }
 
-    /// The policies in the order of their evaluation: DENY before ALLOW.
+    /// Whether an external authorizer may have to be asked.
+    pub fn has_custom(&self) -> bool {
+        !self.custom.is_empty()
+    }
+
+    /// The policies in force, in the order of their evaluation: CUSTOM, DENY, ALLOW, AUDIT.
     pub fn iter(&self) -> impl Iterator<Item = &AuthorizationPolicy> {
-        self.deny.iter().chain(&self.allow)
+        self.custom.iter().chain(&self.deny).chain(&self.allow).chain(&self.audit)
+    }
+
+    /// The CUSTOM policies that match. What each one's provider says comes before all else; if every one of them allows,
+    /// [`evaluate`](Self::evaluate) decides.
+    pub fn custom<'p>(&'p self, facts: &Facts<'_>) -> impl Iterator<Item = &'p AuthorizationPolicy> {
+        self.custom.iter().filter(|policy| policy.matching(facts).is_some())
     }
 
     /// Decides (Istio security reference, "Authorization policy precedence"): any DENY policy that matches refuses;
-    /// else without ALLOW policies everything passes; else any ALLOW policy that matches lets pass.
+    /// else without ALLOW policies everything passes; else any ALLOW policy that matches lets pass. CUSTOM policies are
+    /// asked about before; where nobody can be asked, on what carries no HTTP, one that matches refuses.
     pub fn evaluate(&self, facts: &Facts<'_>) -> Verdict {
-        let matching = |list: &[AuthorizationPolicy]| {
-            list.iter().find(|policy| policy.matches(facts)).map(|policy| Arc::clone(&policy.name))
+        let mut verdict = self.decide(facts);
+        if !matches!(facts.http, Http::Ahead) {
+            let audited = self.audit.iter().find(|policy| policy.matching(facts).is_some());
+            verdict.audit = audited.map(|policy| Arc::clone(&policy.name));
+            verdict.dry_run = self.dry_run.as_ref().map(|policies| {
+                let Verdict { allowed, policy, .. } = policies.decide(facts);
+                DryRun { allowed, policy }
+            });
+        }
+        verdict
+    }
+
+    fn decide(&self, facts: &Facts<'_>) -> Verdict {
+        let first = |list: &[AuthorizationPolicy]| {
+            list.iter().find_map(|policy| Some((Arc::clone(&policy.name), policy.matching(facts)?)))
         };
-        if let Some(name) = matching(&self.deny) {
-            return Verdict::new(false, Some(name), Ground::Denied);
+        if let (Http::None, Some(found)) = (&facts.http, first(&self.custom)) {
+            return Verdict::of(false, Some(found), Ground::NobodyToAsk);
+        }
+        if let Some(found) = first(&self.deny) {
+            return Verdict::of(false, Some(found), Ground::Denied);
         }
         if self.allow.is_empty() {
-            return Verdict::new(true, None, Ground::NothingForbids);
+            return Verdict::of(true, None, Ground::NothingForbids);
         }
-        match matching(&self.allow) {
-            Some(name) => Verdict::new(true, Some(name), Ground::Allowed),
-            None => Verdict::new(false, self.unmatched.clone(), Ground::NothingAllows),
+        match first(&self.allow) {
+            Some(found) => Verdict::of(true, Some(found), Ground::Allowed),
+            None => Verdict {
+                policy: self.unmatched.clone(),
+                ..Verdict::of(false, None, Ground::NothingAllows)
+            },
         }
     }
-}
-
-/// What is known about a request or a connection that wants to pass.
-#[derive(Debug, Clone)]
-pub struct Facts<'a> {
-    /// Identity that the peer proved; `None` on plaintext.
-    pub principal: Option<&'a SpiffeId>,
-    /// Port that was asked for. While it is not known, ALLOW rules that name ports do not hold and DENY rules do.
-    pub port: Option<u16>,
-    /// The HTTP side.
-    pub http: Http<'a>,
-}
-
-/// The HTTP side of what wants to pass.
-#[derive(Debug, Clone)]
-pub enum Http<'a> {
-    /// A request.
-    Request(HttpFacts<'a>),
-    /// A connection that carries something else: ALLOW rules that name HTTP are void, DENY rules widen to what is
-    /// left of them.
-    None,
-    /// A connection that requests will come on. Refused is only what no request could make pass; every request is
-    /// still to be evaluated by itself.
-    Ahead,
-}
-
-/// The facts of a request.
-#[derive(Debug, Clone, Copy)]
-pub struct HttpFacts<'a> {
-    /// Method, as sent.
-    pub method: &'a str,
-    /// Host with port, as sent; `None` if the request names none.
-    pub host: Option<&'a str>,
-    /// Normalized path without query.
-    pub path: &'a str,
 }
 
 /// What the policies decide.
@@ -100,19 +127,39 @@ pub struct Verdict {
     /// `namespace/name` of the policy that decided; where no ALLOW policy matches, the names of all of them, joined by
     /// `,`. `None` if no policy is concerned.
     pub policy: Option<Arc<str>>,
+    /// The rule of the policy that matched, counted from 0.
+    pub rule: Option<usize>,
     /// Why.
     pub ground: Ground,
+    /// The first AUDIT policy that matches.
+    pub audit: Option<Arc<str>>,
+    /// What would have been decided if policies in dry-run were in force; `None` if there are none.
+    pub dry_run: Option<DryRun>,
 }
 
 impl Verdict {
-    fn new(allowed: bool, policy: Option<Arc<str>>, ground: Ground) -> Self {
-        Self { allowed, policy, ground }
+    fn of(allowed: bool, found: Option<(Arc<str>, usize)>, ground: Ground) -> Self {
+        let (policy, rule) = found.unzip();
+        Self { allowed, policy, rule, ground, audit: None, dry_run: None }
+    }
+
+    /// What is kept of it.
+    pub(crate) fn decision(&self) -> Decision {
+        Decision {
+            allowed: self.allowed,
+            policy: self.policy.clone(),
+            rule: self.rule,
+            audit: self.audit.clone(),
+            dry_run: self.dry_run.clone(),
+        }
     }
 }
 
 /// Why a verdict is what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ground {
+    /// A CUSTOM policy matches what its authorizer cannot be asked about.
+    NobodyToAsk,
     /// A DENY policy matches.
     Denied,
     /// An ALLOW policy matches.
@@ -127,6 +174,7 @@ impl Ground {
     /// The sentence for the log.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::NobodyToAsk => "a CUSTOM policy matches, and its authorizer is asked about requests only",
             Self::Denied => "a DENY policy matches",
             Self::Allowed => "an ALLOW policy matches",
             Self::NothingAllows => "no ALLOW policy matches",
@@ -144,11 +192,21 @@ pub struct AuthorizationPolicy {
     pub action: Action,
     /// Alternatives.
     pub rules: Vec<AuthorizationRule>,
+    /// Told of and not enforced (annotation `istio.io/dry-run`).
+    pub dry_run: bool,
+    /// Who is asked about what a CUSTOM policy matches. `None`: nobody is there, and it is refused.
+    pub provider: Option<Arc<ExternalAuth>>,
 }
 
 impl AuthorizationPolicy {
-    fn matches(&self, facts: &Facts<'_>) -> bool {
-        self.rules.iter().any(|rule| rule.holds(self.action, facts))
+    /// A policy that is enforced, and asks nobody.
+    pub fn new(name: impl Into<Arc<str>>, action: Action, rules: Vec<AuthorizationRule>) -> Self {
+        Self { name: name.into(), action, rules, dry_run: false, provider: None }
+    }
+
+    /// The first rule that matches.
+    fn matching(&self, facts: &Facts<'_>) -> Option<usize> {
+        self.rules.iter().position(|rule| rule.holds(self.action, facts))
     }
 }
 
@@ -159,49 +217,149 @@ pub enum Action {
     Allow,
     /// The request is refused, whatever else allows it.
     Deny,
+    /// An external authorizer is asked first; what it refuses is refused.
+    Custom,
+    /// The request is told of, and nothing else.
+    Audit,
 }
 
-/// A rule holds if any source and any operation hold; an empty list holds always.
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Allow => "ALLOW",
+            Self::Deny => "DENY",
+            Self::Custom => "CUSTOM",
+            Self::Audit => "AUDIT",
+        })
+    }
+}
+
+/// A rule holds if any source and any operation hold, where there are some, and every condition.
 #[derive(Debug, Clone, Default)]
 pub struct AuthorizationRule {
     /// `from`.
     pub from: Vec<Source>,
     /// `to`.
     pub to: Vec<Operation>,
+    /// `when`.
+    pub when: Vec<Condition>,
+}
+
+/// The values of a field and of its `not` form. What is absent has none of any: it is taken by the `not` form alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Values<T> {
+    /// Any of these; empty: all.
+    pub is: Vec<T>,
+    /// None of these.
+    pub not: Vec<T>,
+}
+
+impl<T> Values<T> {
+    /// Any of these.
+    pub fn is(values: Vec<T>) -> Self {
+        Self { is: values, not: Vec::new() }
+    }
+
+    /// None of these.
+    pub fn not(values: Vec<T>) -> Self {
+        Self { is: Vec::new(), not: values }
+    }
+
+    /// Whether everything is taken.
+    pub fn is_empty(&self) -> bool {
+        self.is.is_empty() && self.not.is_empty()
+    }
+}
+
+impl<T> Default for Values<T> {
+    fn default() -> Self {
+        Self { is: Vec::new(), not: Vec::new() }
+    }
 }
 
 /// Who sends. All fields given must hold; of a field's values, any.
 #[derive(Debug, Clone, Default)]
 pub struct Source {
     /// Peer identity without `spiffe://`.
-    pub principals: Vec<Pattern>,
-    /// None of these peer identities; a plaintext peer passes.
-    pub not_principals: Vec<Pattern>,
+    pub principals: Values<Pattern>,
     /// Namespace of the peer's identity.
-    pub namespaces: Vec<Pattern>,
-    /// None of these namespaces; a plaintext peer passes.
-    pub not_namespaces: Vec<Pattern>,
+    pub namespaces: Values<NamespacePattern>,
+    /// Service account of the peer's identity.
+    pub service_accounts: Values<ServiceAccount>,
+    /// Issuer and subject of the request's token.
+    pub request_principals: Values<RequestPrincipal>,
+    /// Address that packets come from.
+    pub ip_blocks: Values<IpNet>,
+    /// Address of the client, as trusted proxies tell it.
+    pub remote_ip_blocks: Values<IpNet>,
 }
 
 /// What is asked. All fields given must hold; of a field's values, any.
 #[derive(Debug, Clone, Default)]
 pub struct Operation {
     /// Host with port, compared without case.
-    pub hosts: Vec<Pattern>,
-    /// None of these hosts.
-    pub not_hosts: Vec<Pattern>,
+    pub hosts: Values<Pattern>,
     /// Method; case counts.
-    pub methods: Vec<Pattern>,
-    /// None of these methods.
-    pub not_methods: Vec<Pattern>,
+    pub methods: Values<Pattern>,
     /// Normalized path without query; case counts.
-    pub paths: Vec<Pattern>,
-    /// None of these paths.
-    pub not_paths: Vec<Pattern>,
+    pub paths: Values<PathPattern>,
     /// Local port.
-    pub ports: Vec<u16>,
-    /// None of these ports.
-    pub not_ports: Vec<u16>,
+    pub ports: Values<u16>,
+}
+
+/// A path of a policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathPattern {
+    /// A plain value, with `*` at one end or not.
+    Plain(Pattern),
+    /// One with `{*}` or `{**}`.
+    Template(PathTemplate),
+}
+
+impl PathPattern {
+    /// Reads a policy's value.
+    pub fn new(value: &str) -> Result<Self, InvalidTemplate> {
+        if PathTemplate::is_meant(value) { value.parse().map(Self::Template) } else { Ok(Self::Plain(Pattern::new(value))) }
+    }
+
+    /// Whether a path without query is meant.
+    pub fn matches(&self, path: &str) -> bool {
+        match self {
+            Self::Plain(pattern) => pattern.matches(path),
+            Self::Template(template) => template.matches(path),
+        }
+    }
+}
+
+/// One entry of `when`.
+#[derive(Debug, Clone)]
+pub enum Condition {
+    /// `request.headers[NAME]`. Several lines of a header are one value, joined by `,`.
+    Header(HeaderName, Values<Pattern>),
+    /// `source.ip`.
+    SourceIp(Values<IpNet>),
+    /// `remote.ip`.
+    RemoteIp(Values<IpNet>),
+    /// `source.namespace`.
+    SourceNamespace(Values<NamespacePattern>),
+    /// `source.principal`.
+    SourcePrincipal(Values<Pattern>),
+    /// `source.serviceAccount`.
+    SourceServiceAccount(Values<ServiceAccount>),
+    /// `request.auth.principal`.
+    RequestPrincipal(Values<RequestPrincipal>),
+    /// `request.auth.audiences`: claim `aud`.
+    RequestAudiences(Values<Pattern>),
+    /// `request.auth.presenter`: claim `azp`.
+    RequestPresenter(Values<Pattern>),
+    /// `request.auth.claims[NAME][NAME]`.
+    RequestClaim(Vec<Box<str>>, Values<Pattern>),
+    /// `destination.ip`.
+    DestinationIp(Values<IpNet>),
+    /// `destination.port`.
+    DestinationPort(Values<u16>),
+    /// `connection.sni`.
+    ServerName(Values<Pattern>),
 }
 
 #[cfg(test)]

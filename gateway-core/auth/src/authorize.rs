@@ -1,6 +1,7 @@
 //! Holds requests to the workload's authorization policies.
 //!
-//! - **reads** method, host, path; the connection's verified identity and local port
+//! - **reads** method, host, path, headers; the verified token and the client's address of the context; the connection's
+//!   addresses, verified identity and server name
 //! - **writes** the decision, either way
 //! - **ends a request with** `Denied`, naming the policy; `BadRequest` if there is a policy and the host is unreadable
 //! - **settings** live [`AuthorizationPolicies`]; without a policy in force everything passes
@@ -10,13 +11,13 @@
 use std::sync::Arc;
 use std::task::{Context as Task, Poll};
 
-use http::header::HOST;
-use http::{HeaderMap, Request, Uri};
+use http::Request;
 use tower_layer::Layer;
 use tower_service::Service;
-use towpath_gateway_core::{Connection, Context, Decision, Fault, Live, Reason};
+use towpath_gateway_core::{Context, Fault, Live, Reason};
 
-use crate::{AdmitFuture, AuthorizationPolicies, Facts, Http, HttpFacts, Verdict};
+use crate::request_facts::with_facts;
+use crate::{AdmitFuture, AuthorizationPolicies, Facts, Verdict};
 
 /// Applies [`Authorize`].
 ///
@@ -24,18 +25,20 @@ use crate::{AdmitFuture, AuthorizationPolicies, Facts, Http, HttpFacts, Verdict}
 /// use axum::{Router, body::Body, http::{Request, StatusCode}, routing::get};
 /// use tower::{ServiceBuilder, ServiceExt};
 /// use towpath_auth::{
-///     Action, AuthorizationPolicies, AuthorizationPolicy, AuthorizationRule, AuthorizeLayer, Operation, Pattern,
+///     Action, AuthorizationPolicies, AuthorizationPolicy, AuthorizationRule, AuthorizeLayer, Operation, PathPattern,
+///     Values,
 /// };
 /// use towpath_gateway_core::{Live, RescueLayer};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() {
-/// let admin = Operation { paths: vec![Pattern::new("/admin*")], ..Operation::default() };
-/// let policies = Live::new(AuthorizationPolicies::new(vec![AuthorizationPolicy {
-///     name: "shop/no-admin".into(),
-///     action: Action::Deny,
-///     rules: vec![AuthorizationRule { to: vec![admin], ..AuthorizationRule::default() }],
-/// }]));
+/// # async fn main() -> Result<(), towpath_auth::InvalidTemplate> {
+/// let admin = Values::is(vec![PathPattern::new("/admin/{**}")?]);
+/// let rule = AuthorizationRule {
+///     to: vec![Operation { paths: admin, ..Operation::default() }],
+///     ..AuthorizationRule::default()
+/// };
+/// let policy = AuthorizationPolicy::new("shop/no-admin", Action::Deny, vec![rule]);
+/// let policies = Live::new(AuthorizationPolicies::new(vec![policy]));
 /// let app: Router = Router::new()
 ///     .fallback(get(|| async { "hello" }))
 ///     .layer(ServiceBuilder::new().layer(RescueLayer::new()).layer(AuthorizeLayer::new(policies.clone())));
@@ -44,6 +47,7 @@ use crate::{AdmitFuture, AuthorizationPolicies, Facts, Http, HttpFacts, Verdict}
 /// assert_eq!(app.clone().oneshot(admin()).await.unwrap().status(), StatusCode::FORBIDDEN);
 /// policies.store(AuthorizationPolicies::default());
 /// assert_eq!(app.oneshot(admin()).await.unwrap().status(), StatusCode::OK);
+/// # Ok(())
 /// # }
 /// ```
 #[derive(Debug, Clone)]
@@ -66,18 +70,12 @@ impl AuthorizeLayer {
         self
     }
 
-    fn verdict<B>(&self, request: &Request<B>, connection: Option<&Connection>) -> Result<Verdict, Fault> {
+    fn verdict<B>(&self, request: &Request<B>, context: &Context) -> Result<Verdict, Fault> {
         let policies = self.policies.load();
-        let host = if policies.is_empty() { None } else { host(request.uri(), request.headers())? };
-        Ok(policies.evaluate(&Facts {
-            principal: connection.and_then(Connection::identity),
-            port: self.port.or_else(|| connection.map(|connection| connection.local.port())),
-            http: Http::Request(HttpFacts {
-                method: request.method().as_str(),
-                host,
-                path: request.uri().path(),
-            }),
-        }))
+        if policies.is_empty() {
+            return Ok(policies.evaluate(&Facts::default()));
+        }
+        with_facts(request, context, self.port, |facts| policies.evaluate(facts))
     }
 }
 
@@ -110,58 +108,40 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let context = Context::of(request.extensions_mut());
-        let verdict = self.settings.verdict(&request, context.connection().map(Arc::as_ref));
-        match verdict.and_then(|verdict| settle(verdict, &context)) {
+        let verdict = self.settings.verdict(&request, &context);
+        match verdict.and_then(|verdict| settle(&verdict, &context)) {
             Ok(()) => AdmitFuture::admitted(self.inner.call(request)),
             Err(fault) => AdmitFuture::refused(fault),
         }
     }
 }
 
-fn settle(verdict: Verdict, context: &Context) -> Result<(), Fault> {
-    let Verdict { allowed, policy, ground } = verdict;
-    context.set_decision(Decision { allowed, policy: policy.clone() })?;
-    if allowed {
+/// Keeps a verdict, and blames its policy if it refuses.
+pub(crate) fn settle(verdict: &Verdict, context: &Context) -> Result<(), Fault> {
+    context.set_decision(verdict.decision())?;
+    if verdict.allowed {
         return Ok(());
     }
-    let fault = Fault::new(Reason::Denied).with_detail(ground.as_str());
-    Err(match policy {
-        Some(name) => fault.with_policy(name),
+    let fault = Fault::new(Reason::Denied).with_detail(verdict.ground.as_str());
+    Err(match &verdict.policy {
+        Some(name) => fault.with_policy(Arc::clone(name)),
         None => fault,
     })
 }
 
-/// The host with port, as sent: the authority of the target, else the one `Host` field (RFC 9112 section 3.2).
-fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<Option<&'a str>, Fault> {
-    if let Some(authority) = uri.authority() {
-        let authority = authority.as_str();
-        return Ok(Some(authority.rsplit_once('@').map_or(authority, |(_, host)| host)));
-    }
-    let mut fields = headers.get_all(HOST).iter();
-    match (fields.next(), fields.next()) {
-        (None, _) => Ok(None),
-        // A host that no pattern can be compared with must not slip past a DENY policy.
-        (Some(host), None) => host.to_str().map(Some).map_err(|error| bad_host().with_source(error)),
-        (Some(_), Some(_)) => Err(bad_host()),
-    }
-}
-
-fn bad_host() -> Fault {
-    Fault::new(Reason::BadRequest).with_detail("several Host fields, or one that is not text")
-}
-
 #[cfg(test)]
 mod tests {
+    use http::header::HOST;
     use http::{HeaderValue, Response};
     use tower::{ServiceExt, service_fn};
     use tower_test::mock;
-    use towpath_gateway_core::{TlsFacts, TlsVersion};
+    use towpath_gateway_core::{Connection, Decision, TlsFacts, TlsVersion};
 
     use super::*;
-    use crate::{Action, AuthorizationPolicy, AuthorizationRule, Operation, Pattern, Source};
+    use crate::{Action, AuthorizationPolicy, AuthorizationRule, Operation, PathPattern, Pattern, Source, Values};
 
     fn policies(action: Action, rule: AuthorizationRule) -> Live<AuthorizationPolicies> {
-        let policy = AuthorizationPolicy { name: "shop/p".into(), action, rules: vec![rule] };
+        let policy = AuthorizationPolicy::new("shop/p", action, vec![rule]);
         Live::new(AuthorizationPolicies::new(vec![policy]))
     }
 
@@ -170,7 +150,7 @@ mod tests {
     }
 
     fn hosts(host: &str) -> AuthorizationRule {
-        to(Operation { hosts: vec![Pattern::new(host)], ..Operation::default() })
+        to(Operation { hosts: Values::is(vec![Pattern::new(host)]), ..Operation::default() })
     }
 
     fn connected(identity: Option<&str>) -> Context {
@@ -196,13 +176,13 @@ mod tests {
 
     #[tokio::test]
     async fn the_proved_identity_decides_and_the_decision_is_kept() {
-        let from = Source { principals: vec![Pattern::new("td/ns/shop/*")], ..Source::default() };
+        let from = Source { principals: Values::is(vec![Pattern::new("td/ns/shop/*")]), ..Source::default() };
         let rule = AuthorizationRule { from: vec![from], ..AuthorizationRule::default() };
         let layer = AuthorizeLayer::new(policies(Action::Allow, rule));
 
         let friend = connected(Some("spiffe://td/ns/shop/sa/web"));
         send(&layer, &friend, Request::new(())).await.unwrap();
-        assert_eq!(friend.decision(), Some(&Decision { allowed: true, policy: Some("shop/p".into()) }));
+        assert_eq!(friend.decision(), Some(&Decision { rule: Some(0), ..Decision::by(true, Some("shop/p".into())) }));
 
         for context in [connected(Some("spiffe://td/ns/other/sa/web")), connected(None), Context::new()] {
             let fault = send(&layer, &context, Request::new(())).await.unwrap_err();
@@ -211,7 +191,7 @@ mod tests {
                 (Reason::Denied, Some("shop/p"))
             );
             assert_eq!(fault.detail(), "no ALLOW policy matches");
-            assert_eq!(context.decision(), Some(&Decision { allowed: false, policy: Some("shop/p".into()) }));
+            assert_eq!(context.decision(), Some(&Decision::by(false, Some("shop/p".into()))));
         }
     }
 
@@ -221,7 +201,8 @@ mod tests {
         let context = connected(None);
         let fault = send(&layer, &context, Request::new(())).await.unwrap_err();
         assert_eq!(fault.to_string(), "denied: a DENY policy matches (policy shop/p)");
-        assert_eq!(context.decision(), Some(&Decision { allowed: false, policy: Some("shop/p".into()) }));
+        let decision = Decision { rule: Some(0), ..Decision::by(false, Some("shop/p".into())) };
+        assert_eq!(context.decision(), Some(&decision));
     }
 
     #[tokio::test]
@@ -258,9 +239,9 @@ mod tests {
     #[tokio::test]
     async fn path_method_and_port_are_those_of_the_request() {
         let operation = Operation {
-            methods: vec![Pattern::new("DELETE")],
-            paths: vec![Pattern::new("/a")],
-            ports: vec![8080],
+            methods: Values::is(vec![Pattern::new("DELETE")]),
+            paths: Values::is(vec![PathPattern::new("/a").unwrap()]),
+            ports: Values::is(vec![8080]),
             ..Operation::default()
         };
         let layer = AuthorizeLayer::new(policies(Action::Deny, to(operation)));
@@ -277,7 +258,7 @@ mod tests {
         let layer = AuthorizeLayer::new(live.clone());
         let context = connected(None);
         send(&layer, &context, Request::new(())).await.unwrap();
-        assert_eq!(context.decision(), Some(&Decision { allowed: true, policy: None }));
+        assert_eq!(context.decision(), Some(&Decision::by(true, None)));
         live.store_arc(policies(Action::Deny, AuthorizationRule::default()).snapshot());
         assert_eq!(reason(&layer, Request::new(())).await, Some(Reason::Denied));
     }

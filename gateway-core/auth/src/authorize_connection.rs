@@ -1,6 +1,6 @@
 //! Holds connections to the workload's authorization policies.
 //!
-//! - **reads** the connection's verified identity and local port
+//! - **reads** the connection's addresses, verified identity and server name
 //! - **writes** nothing; of a flow, the context's decision
 //! - **ends a connection with** a close; there is no protocol yet to say more in, so the observer tells the log. A flow ends
 //!   with `Denied`, which names the policy
@@ -15,9 +15,11 @@ use std::task::{Context as Task, Poll};
 use futures_util::future::{Either, Ready, ready};
 use tower_layer::Layer;
 use tower_service::Service;
-use towpath_gateway_core::{Accepted, Connection, Context, Decision, Fault, Flow, Live, Reason};
+use towpath_gateway_core::{Accepted, Connection, Context, Fault, Flow, Live, Reason};
 
-use crate::{AuthorizationPolicies, Facts, Http, Verdict};
+use crate::authorize::settle;
+use crate::request_facts::of_connection;
+use crate::{AuthorizationPolicies, Http, Verdict};
 
 type Observer = Arc<dyn Fn(&Connection, &Verdict) + Send + Sync>;
 
@@ -66,11 +68,7 @@ impl ConnectionAuthorizeLayer {
     }
 
     fn verdict(&self, connection: &Connection) -> Verdict {
-        let verdict = self.policies.load().evaluate(&Facts {
-            principal: connection.identity(),
-            port: Some(self.port.unwrap_or(connection.local.port())),
-            http: self.http.clone(),
-        });
+        let verdict = self.policies.load().evaluate(&of_connection(connection, self.port, self.http.clone()));
         if let (false, Some(observer)) = (verdict.allowed, &self.observer) {
             observer(connection, &verdict);
         }
@@ -81,16 +79,7 @@ impl ConnectionAuthorizeLayer {
         let Some(connection) = context.connection() else {
             return Err(Fault::new(Reason::Internal).with_detail("the flow is on no connection"));
         };
-        let Verdict { allowed, policy, ground } = self.verdict(connection);
-        context.set_decision(Decision { allowed, policy: policy.clone() })?;
-        if allowed {
-            return Ok(());
-        }
-        let fault = Fault::new(Reason::Denied).with_detail(ground.as_str());
-        Err(match policy {
-            Some(policy) => fault.with_policy(policy),
-            None => fault,
-        })
+        settle(&self.verdict(connection), context)
     }
 }
 
@@ -170,20 +159,20 @@ mod tests {
     use tower::{ServiceExt, service_fn};
 
     use super::*;
-    use crate::{Action, AuthorizationPolicy, AuthorizationRule, Operation, Pattern};
+    use crate::{Action, AuthorizationPolicy, AuthorizationRule, Operation, Pattern, Values};
 
     fn allow(operation: Operation) -> Live<AuthorizationPolicies> {
         let rule = AuthorizationRule { to: vec![operation], ..AuthorizationRule::default() };
-        let policy = AuthorizationPolicy { name: "shop/p".into(), action: Action::Allow, rules: vec![rule] };
+        let policy = AuthorizationPolicy::new("shop/p", Action::Allow, vec![rule]);
         Live::new(AuthorizationPolicies::new(vec![policy]))
     }
 
     fn gets() -> Operation {
-        Operation { methods: vec![Pattern::new("GET")], ..Operation::default() }
+        Operation { methods: Values::is(vec![Pattern::new("GET")]), ..Operation::default() }
     }
 
     fn port(port: u16) -> Operation {
-        Operation { ports: vec![port], ..Operation::default() }
+        Operation { ports: Values::is(vec![port]), ..Operation::default() }
     }
 
     /// What the client of a connection to port 8080 reads.

@@ -23,7 +23,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 use towpath_gateway_core::{Body, Context, Fault, Reason, Request, Response};
 
-use crate::external::{ExternalAuth, ExternalVerdict, ask_external};
+use crate::external::{ExternalAuth, ExternalVerdict, HeaderChanges, ask_external};
 
 /// Applies [`AskExternally`].
 ///
@@ -112,20 +112,20 @@ where
     fn call(&mut self, mut request: Request) -> Self::Future {
         let context = Context::of(request.extensions_mut());
         if context.policy::<ExternalAuth>().or(self.settings.default.as_deref()).is_none() {
-            return ExternalAuthFuture { state: State::Passed { answer: self.inner.call(request) } };
+            return ExternalAuthFuture::passed(self.inner.call(request));
         }
         // What was asked for readiness is what has to be called.
         let next = self.inner.clone();
         let inner = mem::replace(&mut self.inner, next);
         let asking = decided(inner, self.settings.clone(), request, context);
-        ExternalAuthFuture { state: State::Asking { answer: Box::pin(asking) } }
+        ExternalAuthFuture::asking(asking)
     }
 }
 
 async fn decided<S, A>(
     mut inner: S,
     settings: ExternalAuthLayer<A>,
-    mut request: Request,
+    request: Request,
     context: Context,
 ) -> Result<Response, Fault>
 where
@@ -134,20 +134,46 @@ where
 {
     let auth = context.policy::<ExternalAuth>().or(settings.default.as_deref());
     let Some(auth) = auth else { return Err(Fault::new(Reason::Internal)) };
+    match ask(settings.client, auth, request, &context).await? {
+        Asked::Ends(response) => Ok(response),
+        Asked::Goes(request, changes) => {
+            let mut response = inner.call(request).await.map_err(Into::into)?;
+            changes.to_response(response.headers_mut());
+            Ok(response)
+        }
+    }
+}
+
+/// What comes of a question.
+pub(crate) enum Asked {
+    /// The request goes on, changed; its response is to be changed, too.
+    Goes(Request, HeaderChanges),
+    /// This is the answer to the client.
+    Ends(Response),
+}
+
+/// Asks about a request, whose record is `context`.
+pub(crate) async fn ask<A>(
+    client: A,
+    auth: &ExternalAuth,
+    mut request: Request,
+    context: &Context,
+) -> Result<Asked, Fault>
+where
+    A: Service<Request, Response = Response, Error: Into<Fault>>,
+{
     let shown = shown(auth, &mut request).await?;
     let (head, body) = request.into_parts();
-    match ask_external(settings.client, auth, &head, &shown).await? {
+    match ask_external(client, auth, &head, &shown).await? {
         ExternalVerdict::Deny(response) => {
             // An inner rescue may have answered already; the first fault is the one that ended the request.
             let _ = context.set_fault(Fault::new(Reason::ExternalDenied).with_policy(Arc::clone(&auth.name)));
-            Ok(response)
+            Ok(Asked::Ends(response))
         }
         ExternalVerdict::Allow(changes) => {
             let mut request = Request::from_parts(head, body);
             changes.to_request(request.headers_mut());
-            let mut response = inner.call(request).await.map_err(Into::into)?;
-            changes.to_response(response.headers_mut());
-            Ok(response)
+            Ok(Asked::Goes(request, changes))
         }
     }
 }
@@ -184,10 +210,20 @@ async fn shown(auth: &ExternalAuth, request: &mut Request) -> Result<Bytes, Faul
 }
 
 pin_project! {
-    /// The answer of [`AskExternally`].
+    /// The answer of a layer that may have to ask somebody first.
     pub struct ExternalAuthFuture<F> {
         #[pin]
         state: State<F>,
+    }
+}
+
+impl<F> ExternalAuthFuture<F> {
+    pub(crate) fn passed(answer: F) -> Self {
+        Self { state: State::Passed { answer } }
+    }
+
+    pub(crate) fn asking(answer: impl Future<Output = Result<Response, Fault>> + Send + 'static) -> Self {
+        Self { state: State::Asking { answer: Box::pin(answer) } }
     }
 }
 

@@ -6,18 +6,22 @@ mod authorization;
 mod authorize;
 mod authorize_connection;
 mod credential;
+mod custom_authorize;
 mod external;
 mod external_auth;
 mod key_layer;
+mod request_facts;
 
 pub use admit::AdmitFuture;
 pub use api_key::{ApiKeyDigest, ApiKeyLocation, ApiKeys, InvalidDigest};
 pub use authorization::{
-    Action, AuthorizationPolicies, AuthorizationPolicy, AuthorizationRule, Facts, Ground, Http, HttpFacts,
-    Operation, Pattern, Source, Verdict,
+    Action, AuthorizationPolicies, AuthorizationPolicy, AuthorizationRule, Condition, Facts, Ground, Http,
+    HttpFacts, InvalidTemplate, NamespacePattern, Operation, PathPattern, PathTemplate, Pattern,
+    RequestPrincipal, ServiceAccount, Source, Values, Verdict,
 };
 pub use authorize::{Authorize, AuthorizeLayer};
 pub use authorize_connection::{AuthorizeConnection, ConnectionAuthorizeLayer};
+pub use custom_authorize::{CustomAuthorize, CustomAuthorizeLayer};
 pub use external::{ExternalAuth, ExternalAuthProtocol, ExternalVerdict, HeaderChanges, ask_external};
 pub use external_auth::{AskExternally, ExternalAuthFuture, ExternalAuthLayer};
 pub use key_layer::{ApiKeyLayer, CheckApiKey};

@@ -75,7 +75,7 @@ fn busy() -> Context {
     context.set_route(RouteName::new("shop/pages", "1"), Policies::default()).unwrap();
     context.set_consumer(Consumer::new("shop/alice")).unwrap();
     context.set_backend(Arc::new(Backend::new("shop/pages:80", Balance::default(), Vec::new()))).unwrap();
-    context.set_decision(Decision { allowed: true, policy: Some("shop/allow".into()) }).unwrap();
+    context.set_decision(Decision::by(true, Some("shop/allow".into()))).unwrap();
     let mut endpoint = Endpoint::plaintext("127.0.0.1:9".parse().unwrap());
     endpoint.workload = Workload { name: "shop/pages-1".into(), cluster: "east".into() };
     let endpoint = Arc::new(endpoint);

@@ -1,17 +1,24 @@
 //! Whether one rule of a policy holds for given facts.
 
-use towpath_gateway_core::SpiffeId;
+use std::borrow::Cow;
+use std::net::IpAddr;
 
-use super::{Action, AuthorizationRule, Facts, Http, HttpFacts, Operation, Pattern, Source};
+use http::{HeaderMap, HeaderName};
+use ipnet::IpNet;
+
+use super::{
+    Action, AuthorizationRule, Condition, Facts, Http, HttpFacts, Operation, Pattern, Source, Values,
+};
 
 impl AuthorizationRule {
     /// Whether the rule holds. What cannot be told is taken such that the request is refused; what cannot be told
     /// *yet* such that it goes on to where it can.
     pub(super) fn holds(&self, action: Action, facts: &Facts<'_>) -> bool {
-        let any = |list: &[Operation]| list.is_empty() || list.iter().any(|to| to.holds(action, facts));
+        let look = Look { action, facts };
         !self.void(action, facts)
-            && (self.from.is_empty() || self.from.iter().any(|from| from.holds(facts.principal)))
-            && any(&self.to)
+            && (self.from.is_empty() || self.from.iter().any(|from| look.source(from)))
+            && (self.to.is_empty() || self.to.iter().any(|to| look.operation(to)))
+            && self.when.iter().all(|condition| look.condition(condition))
     }
 
     /// On a connection that carries no HTTP an ALLOW rule that names HTTP anywhere is void as a whole (Istio security
@@ -19,73 +26,144 @@ impl AuthorizationRule {
     fn void(&self, action: Action, facts: &Facts<'_>) -> bool {
         action == Action::Allow
             && matches!(facts.http, Http::None)
-            && self.to.iter().any(Operation::names_http)
+            && (self.from.iter().any(|from| !from.request_principals.is_empty())
+                || self.to.iter().any(Operation::names_http)
+                || self.when.iter().any(Condition::names_http))
     }
-}
-
-impl Source {
-    fn holds(&self, principal: Option<&SpiffeId>) -> bool {
-        let principals = |list: &[Pattern]| {
-            principal.is_some_and(|id| list.iter().any(|pattern| pattern.matches(id.principal())))
-        };
-        let namespaces = |list: &[Pattern]| {
-            principal
-                .is_some_and(|id| namespaces(id).any(|name| list.iter().any(|pattern| pattern.matches(name))))
-        };
-        (self.principals.is_empty() || principals(&self.principals))
-            && !principals(&self.not_principals)
-            && (self.namespaces.is_empty() || namespaces(&self.namespaces))
-            && !namespaces(&self.not_namespaces)
-    }
-}
-
-/// Istio looks for `/ns/<namespace>/` anywhere in the identity, so that forms other than its own have one too.
-fn namespaces(id: &SpiffeId) -> impl Iterator<Item = &str> {
-    let segments = || id.path().split('/').skip(1);
-    let pairs = segments().zip(segments().skip(1));
-    let followed = segments().skip(2);
-    pairs.zip(followed).filter_map(|((key, name), _)| (key == "ns").then_some(name))
 }
 
 impl Operation {
-    fn holds(&self, action: Action, facts: &Facts<'_>) -> bool {
-        self.port_holds(action, facts.port) && self.http_holds(action, &facts.http)
-    }
-
     fn names_http(&self) -> bool {
-        let fields =
-            [&self.hosts, &self.not_hosts, &self.methods, &self.not_methods, &self.paths, &self.not_paths];
-        fields.into_iter().any(|field| !field.is_empty())
+        !(self.hosts.is_empty() && self.methods.is_empty() && self.paths.is_empty())
+    }
+}
+
+impl Condition {
+    fn names_http(&self) -> bool {
+        matches!(
+            self,
+            Self::Header(..)
+                | Self::RequestPrincipal(_)
+                | Self::RequestAudiences(_)
+                | Self::RequestPresenter(_)
+                | Self::RequestClaim(..)
+        )
+    }
+}
+
+impl<T> Values<T> {
+    fn hold(&self, takes: impl Fn(&T) -> bool) -> bool {
+        (self.is.is_empty() || self.is.iter().any(&takes)) && !self.not.iter().any(&takes)
+    }
+}
+
+/// Looks at facts for a rule of a policy with this action.
+#[derive(Clone, Copy)]
+struct Look<'a> {
+    action: Action,
+    facts: &'a Facts<'a>,
+}
+
+impl Look<'_> {
+    fn source(self, source: &Source) -> bool {
+        let id = self.facts.principal;
+        source.principals.hold(|pattern| id.is_some_and(|id| pattern.matches(id.principal())))
+            && source.namespaces.hold(|pattern| id.is_some_and(|id| pattern.matches(id)))
+            && source.service_accounts.hold(|account| id.is_some_and(|id| account.matches(id)))
+            && self.address(&source.ip_blocks, self.facts.source_ip)
+            && self.address(&source.remote_ip_blocks, self.facts.remote_ip)
+            && self.request(&source.request_principals, |request, principal| {
+                request.token.is_some_and(|token| principal.matches(token))
+            })
     }
 
-    fn port_holds(&self, action: Action, port: Option<u16>) -> bool {
-        let Some(port) = port else {
-            return action == Action::Deny || (self.ports.is_empty() && self.not_ports.is_empty());
-        };
-        (self.ports.is_empty() || self.ports.contains(&port)) && !self.not_ports.contains(&port)
+    fn operation(self, to: &Operation) -> bool {
+        self.known(&to.ports, self.facts.port, |wanted, port| *wanted == port)
+            && self.request(&to.methods, |request, pattern| pattern.matches(request.method))
+            && self.request(&to.paths, |request, pattern| pattern.matches(request.path))
+            && self.request(&to.hosts, |request, pattern| {
+                request.host.is_some_and(|host| pattern.matches_ignoring_case(host))
+            })
     }
 
-    fn http_holds(&self, action: Action, http: &Http<'_>) -> bool {
-        match http {
-            _ if !self.names_http() => true,
-            Http::Request(request) => self.request_holds(request),
-            // A DENY rule widens to what is left of it; an ALLOW rule is void.
-            Http::None => action == Action::Deny,
-            // Some request may pass, and none is refused for certain.
-            Http::Ahead => action == Action::Allow,
+    fn condition(self, condition: &Condition) -> bool {
+        let facts = self.facts;
+        let id = facts.principal;
+        match condition {
+            Condition::Header(name, values) => self.header(name, values),
+            Condition::SourceIp(values) => self.address(values, facts.source_ip),
+            Condition::RemoteIp(values) => self.address(values, facts.remote_ip),
+            Condition::DestinationIp(values) => self.address(values, facts.destination_ip),
+            Condition::DestinationPort(values) => {
+                self.known(values, facts.port, |wanted, port| *wanted == port)
+            }
+            Condition::SourceNamespace(values) => {
+                values.hold(|pattern| id.is_some_and(|id| pattern.matches(id)))
+            }
+            Condition::SourcePrincipal(values) => {
+                values.hold(|pattern| id.is_some_and(|id| pattern.matches(id.principal())))
+            }
+            Condition::SourceServiceAccount(values) => {
+                values.hold(|account| id.is_some_and(|id| account.matches(id)))
+            }
+            Condition::ServerName(values) => {
+                values.hold(|pattern| facts.server_name.is_some_and(|name| pattern.matches(name)))
+            }
+            Condition::RequestPrincipal(values) => self.request(values, |request, principal| {
+                request.token.is_some_and(|token| principal.matches(token))
+            }),
+            Condition::RequestAudiences(values) => self.claim(&["aud"], values),
+            Condition::RequestPresenter(values) => self.claim(&["azp"], values),
+            Condition::RequestClaim(path, values) => self.claim(path, values),
         }
     }
 
-    fn request_holds(&self, request: &HttpFacts<'_>) -> bool {
-        let any = |list: &[Pattern], value: &str| list.iter().any(|pattern| pattern.matches(value));
-        let host = |list: &[Pattern]| {
-            request.host.is_some_and(|host| list.iter().any(|pattern| pattern.matches_ignoring_case(host)))
-        };
-        (self.hosts.is_empty() || host(&self.hosts))
-            && !host(&self.not_hosts)
-            && (self.methods.is_empty() || any(&self.methods, request.method))
-            && !any(&self.not_methods, request.method)
-            && (self.paths.is_empty() || any(&self.paths, request.path))
-            && !any(&self.not_paths, request.path)
+    fn claim<N: AsRef<str>>(self, path: &[N], values: &Values<Pattern>) -> bool {
+        self.request(values, |request, pattern| {
+            let claim = request.token.and_then(|token| token.claim(path));
+            claim.is_some_and(|claim| claim.any_text(|text| pattern.matches(text)))
+        })
     }
+
+    fn header(self, name: &HeaderName, values: &Values<Pattern>) -> bool {
+        let Http::Request(request) = &self.facts.http else { return self.without_request(values) };
+        let value = joined(request.headers, name);
+        values.hold(|pattern| value.as_ref().is_some_and(|value| pattern.matches(value)))
+    }
+
+    fn address(self, values: &Values<IpNet>, address: Option<IpAddr>) -> bool {
+        self.known(values, address, |net, address| net.contains(&address.to_canonical()))
+    }
+
+    /// A field about a fact that may be unknown.
+    fn known<T, F: Copy>(self, values: &Values<T>, fact: Option<F>, takes: impl Fn(&T, F) -> bool) -> bool {
+        match fact {
+            Some(fact) => values.hold(|value| takes(value, fact)),
+            None => values.is_empty() || self.action != Action::Allow,
+        }
+    }
+
+    /// A field about HTTP.
+    fn request<T>(self, values: &Values<T>, takes: impl Fn(&HttpFacts<'_>, &T) -> bool) -> bool {
+        match &self.facts.http {
+            Http::Request(request) => values.hold(|value| takes(request, value)),
+            _ => self.without_request(values),
+        }
+    }
+
+    fn without_request<T>(self, values: &Values<T>) -> bool {
+        values.is_empty()
+            || match self.facts.http {
+                // Some request may pass, and none is refused for certain.
+                Http::Ahead => self.action == Action::Allow,
+                // A DENY rule widens to what is left of it; an ALLOW rule is void.
+                _ => self.action != Action::Allow,
+            }
+    }
+}
+
+fn joined<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, str>> {
+    let mut lines = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let first = lines.next()?;
+    Some(lines.fold(first, |all, line| Cow::Owned(format!("{all},{line}"))))
 }

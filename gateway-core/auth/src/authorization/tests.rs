@@ -1,4 +1,8 @@
+use std::sync::LazyLock;
+
+use http::{HeaderMap, HeaderValue};
 use proptest::prelude::*;
+use towpath_gateway_core::{Claim, SpiffeId, Token};
 
 use super::*;
 
@@ -7,7 +11,7 @@ fn patterns(values: &[&str]) -> Vec<Pattern> {
 }
 
 fn policy(name: &str, action: Action, rules: Vec<AuthorizationRule>) -> AuthorizationPolicy {
-    AuthorizationPolicy { name: name.into(), action, rules }
+    AuthorizationPolicy::new(name, action, rules)
 }
 
 fn from(source: Source) -> AuthorizationRule {
@@ -19,11 +23,30 @@ fn to(operation: Operation) -> AuthorizationRule {
 }
 
 fn methods(values: &[&str]) -> AuthorizationRule {
-    to(Operation { methods: patterns(values), ..Operation::default() })
+    to(Operation { methods: Values::is(patterns(values)), ..Operation::default() })
+}
+
+fn when(condition: Condition) -> AuthorizationRule {
+    AuthorizationRule { when: vec![condition], ..AuthorizationRule::default() }
+}
+
+static NO_HEADERS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
+
+fn http<'a>(method: &'a str, host: &'a str, path: &'a str) -> HttpFacts<'a> {
+    HttpFacts { method, host: Some(host), path, headers: &NO_HEADERS, token: None }
 }
 
 fn request<'a>(principal: Option<&'a SpiffeId>, method: &'a str, host: &'a str, path: &'a str) -> Facts<'a> {
-    Facts { principal, port: Some(8080), http: Http::Request(HttpFacts { method, host: Some(host), path }) }
+    let local = Some([127, 0, 0, 1].into());
+    Facts {
+        principal,
+        source_ip: local,
+        remote_ip: local,
+        destination_ip: local,
+        port: Some(8080),
+        server_name: None,
+        http: Http::Request(http(method, host, path)),
+    }
 }
 
 fn get() -> Facts<'static> {
@@ -69,8 +92,8 @@ fn deny_comes_before_allow_and_no_match_of_allow_refuses() {
         (vec![policy("a", Allow, [posts(), gets()].concat())], true, Some("a"), Ground::Allowed),
     ] {
         let verdict = AuthorizationPolicies::new(policies.clone()).evaluate(&get());
-        let expected = Verdict { allowed, policy: name.map(Into::into), ground };
-        assert_eq!(verdict, expected, "{policies:?}");
+        let told = (verdict.allowed, verdict.policy.as_deref(), verdict.ground);
+        assert_eq!(told, (allowed, name, ground), "{policies:?}");
     }
 }
 
@@ -85,36 +108,94 @@ fn policies_are_walked_deny_first() {
 }
 
 #[test]
-fn principals_and_namespaces_are_those_of_the_identity() {
-    let principals = |values: &[&str]| Source { principals: patterns(values), ..Source::default() };
-    let not_principals = |values: &[&str]| Source { not_principals: patterns(values), ..Source::default() };
-    let namespaces = |values: &[&str]| Source { namespaces: patterns(values), ..Source::default() };
-    let not_namespaces = |values: &[&str]| Source { not_namespaces: patterns(values), ..Source::default() };
+fn the_rule_that_decides_is_told() {
+    let rules = vec![methods(&["POST"]), methods(&["GET"])];
+    for (action, rule) in [(Action::Allow, Some(1)), (Action::Deny, Some(1)), (Action::Audit, None)] {
+        let verdict = AuthorizationPolicies::new(vec![policy("a", action, rules.clone())]).evaluate(&get());
+        assert_eq!(verdict.rule, rule, "{action}");
+    }
+}
+
+#[test]
+fn audits_and_dry_runs_are_told_and_decide_nothing() {
+    let all = || vec![AuthorizationRule::default()];
+    let dry = |name, action, rules| AuthorizationPolicy { dry_run: true, ..policy(name, action, rules) };
+    let (allow, deny) = (Action::Allow, Action::Deny);
+    for (policies, allowed, audit, dry_run) in [
+        (vec![policy("u", Action::Audit, all())], true, Some("u"), None),
+        (vec![policy("u", Action::Audit, vec![])], true, None, None),
+        (vec![dry("d", deny, all())], true, None, Some((false, Some("d")))),
+        (vec![dry("d", deny, vec![])], true, None, Some((true, None))),
+        (vec![dry("a", allow, all()), policy("b", allow, vec![])], false, None, Some((true, Some("a")))),
+        (vec![dry("a", allow, vec![])], true, None, Some((false, Some("a")))),
+        (vec![dry("d", deny, all()), policy("b", allow, vec![])], false, None, Some((false, Some("d")))),
+        (vec![dry("u", Action::Audit, all())], true, None, Some((true, None))),
+    ] {
+        let verdict = AuthorizationPolicies::new(policies.clone()).evaluate(&get());
+        let told = verdict.dry_run.as_ref().map(|told| (told.allowed, told.policy.as_deref()));
+        assert_eq!((verdict.allowed, verdict.audit.as_deref(), told), (allowed, audit, dry_run), "{policies:?}");
+    }
+}
+
+#[test]
+fn custom_policies_that_match_are_to_be_asked_about() {
+    let policies = AuthorizationPolicies::new(vec![
+        policy("none", Action::Custom, vec![]),
+        policy("posts", Action::Custom, vec![methods(&["POST"])]),
+        policy("gets", Action::Custom, vec![methods(&["GET"])]),
+    ]);
+    assert_eq!(policies.custom(&get()).map(|policy| &*policy.name).collect::<Vec<_>>(), ["gets"]);
+    assert!(policies.has_custom() && policies.evaluate(&get()).allowed);
+    // Without HTTP the method is left out of both, and nobody can be asked.
+    let verdict = policies.evaluate(&Facts { http: Http::None, ..get() });
+    assert_eq!((verdict.allowed, verdict.ground), (false, Ground::NobodyToAsk));
+    assert!(policies.evaluate(&Facts { http: Http::Ahead, ..get() }).allowed);
+}
+
+fn pattern(value: &str) -> Vec<Pattern> {
+    vec![Pattern::new(value)]
+}
+
+#[test]
+fn sources_are_those_of_the_peer() {
+    let principals = |value: &str| Source { principals: Values::is(pattern(value)), ..Source::default() };
+    let not_principals =
+        |value: &str| Source { principals: Values::not(pattern(value)), ..Source::default() };
+    let namespaces = |value: &str| Source {
+        namespaces: Values::is(vec![NamespacePattern::new(value)]),
+        ..Source::default()
+    };
+    let not_namespaces = |value: &str| Source {
+        namespaces: Values::not(vec![NamespacePattern::new(value)]),
+        ..Source::default()
+    };
+    let account = |value: &str| vec![ServiceAccount::new(value, "shop")];
+    let accounts = |value: &str| Source { service_accounts: Values::is(account(value)), ..Source::default() };
+    let not_accounts =
+        |value: &str| Source { service_accounts: Values::not(account(value)), ..Source::default() };
     let web = Some("spiffe://td/ns/shop/sa/web");
     for (source, peer, held) in [
-        (principals(&["td/ns/shop/sa/web"]), web, true),
-        (principals(&["td/ns/shop/sa/Web"]), web, false),
-        (principals(&["spiffe://td/ns/shop/sa/web"]), web, false),
-        (principals(&["td/ns/shop/*"]), web, true),
-        (principals(&["*/sa/web"]), web, true),
-        (principals(&["*/sa/web"]), Some("spiffe://td/ns/shop/sa/cobweb"), false),
-        (principals(&["x", "*"]), web, true),
-        (principals(&["*"]), None, false),
-        (not_principals(&["td/ns/shop/sa/web"]), web, false),
-        (not_principals(&["td/ns/shop/sa/api"]), web, true),
-        (not_principals(&["*"]), None, true),
-        (namespaces(&["shop"]), web, true),
-        (namespaces(&["shop"]), Some("spiffe://td/ns/workshop/sa/web"), false),
-        (namespaces(&["sh*"]), web, true),
-        (namespaces(&["*op"]), web, true),
-        (namespaces(&["*"]), None, false),
-        (namespaces(&["*"]), Some("spiffe://td/vm/one"), false),
-        (namespaces(&["shop"]), Some("spiffe://td/cluster/ns/shop/vm/one"), true),
-        (namespaces(&["shop"]), Some("spiffe://td/ns/shop"), false),
-        (namespaces(&["sa"]), web, false),
-        (not_namespaces(&["shop"]), web, false),
-        (not_namespaces(&["other"]), web, true),
-        (not_namespaces(&["shop"]), None, true),
+        (principals("td/ns/shop/sa/web"), web, true),
+        (principals("td/ns/shop/sa/Web"), web, false),
+        (principals("spiffe://td/ns/shop/sa/web"), web, false),
+        (principals("td/ns/shop/*"), web, true),
+        (principals("*/sa/web"), web, true),
+        (principals("*/sa/web"), Some("spiffe://td/ns/shop/sa/cobweb"), false),
+        (principals("*"), web, true),
+        (principals("*"), None, false),
+        (not_principals("td/ns/shop/sa/web"), web, false),
+        (not_principals("td/ns/shop/sa/api"), web, true),
+        (not_principals("*"), None, true),
+        (namespaces("shop"), web, true),
+        (namespaces("*"), None, false),
+        (not_namespaces("shop"), web, false),
+        (not_namespaces("other"), web, true),
+        (not_namespaces("shop"), None, true),
+        (accounts("web"), web, true),
+        (accounts("shop/web"), Some("spiffe://other/ns/shop/sa/web"), true),
+        (accounts("web"), None, false),
+        (not_accounts("web"), web, false),
+        (not_accounts("web"), None, true),
     ] {
         let id: Option<SpiffeId> = peer.map(|id| id.parse().unwrap());
         let facts = request(id.as_ref(), "GET", "shop.example", "/");
@@ -123,13 +204,43 @@ fn principals_and_namespaces_are_those_of_the_identity() {
 }
 
 #[test]
+fn addresses_are_those_of_packet_client_and_listener() {
+    let facts = Facts {
+        source_ip: Some("::ffff:10.0.0.7".parse().unwrap()),
+        remote_ip: Some("203.0.113.7".parse().unwrap()),
+        destination_ip: Some("2001:db8::1".parse().unwrap()),
+        ..get()
+    };
+    let nets = |value: &str| vec![value.parse().unwrap()];
+    let source = |value: &str| {
+        let fields = Source { ip_blocks: Values::is(nets(value)), ..Source::default() };
+        assert_eq!(
+            holds(&from(fields.clone()), &facts),
+            holds(&when(Condition::SourceIp(Values::is(nets(value)))), &facts)
+        );
+        holds(&from(fields), &facts)
+    };
+    let remote = |value: &str| {
+        let fields = Source { remote_ip_blocks: Values::is(nets(value)), ..Source::default() };
+        assert_eq!(
+            holds(&from(fields.clone()), &facts),
+            holds(&when(Condition::RemoteIp(Values::is(nets(value)))), &facts)
+        );
+        holds(&from(fields), &facts)
+    };
+    assert!(source("10.0.0.0/8") && source("10.9.9.9/8") && !source("203.0.113.0/24"));
+    assert!(remote("203.0.113.7/32") && !remote("10.0.0.0/8"));
+    assert!(holds(&when(Condition::DestinationIp(Values::is(nets("2001:db8::/32")))), &facts));
+    assert!(!holds(&when(Condition::DestinationIp(Values::not(nets("2001:db8::/32")))), &facts));
+}
+
+#[test]
 fn all_fields_of_a_source_must_hold_and_any_source() {
     let id: SpiffeId = "spiffe://td/ns/shop/sa/web".parse().unwrap();
     let facts = request(Some(&id), "GET", "shop.example", "/");
     let source = |principal, not: &[&str], namespace| Source {
-        principals: patterns(&[principal]),
-        not_principals: patterns(not),
-        namespaces: patterns(&[namespace]),
+        principals: Values { is: patterns(&[principal]), not: patterns(not) },
+        namespaces: Values::is(vec![NamespacePattern::new(namespace)]),
         ..Source::default()
     };
     let (both, half) = (source("td/*", &[], "shop"), source("td/*", &[], "other"));
@@ -140,39 +251,40 @@ fn all_fields_of_a_source_must_hold_and_any_source() {
         (vec![excluded.clone()], false),
         (vec![half, excluded, both], true),
     ] {
-        assert_eq!(holds(&AuthorizationRule { from, to: vec![] }, &facts), held);
+        assert_eq!(holds(&AuthorizationRule { from, ..AuthorizationRule::default() }, &facts), held);
     }
 }
 
 #[test]
 fn operations_are_those_of_the_request() {
-    type Field = fn(&mut Operation) -> &mut Vec<Pattern>;
-    let (hosts, not_hosts): (Field, Field) = (|to| &mut to.hosts, |to| &mut to.not_hosts);
-    let (methods, not_methods): (Field, Field) = (|to| &mut to.methods, |to| &mut to.not_methods);
-    let (paths, not_paths): (Field, Field) = (|to| &mut to.paths, |to| &mut to.not_paths);
-    for (field, value, held) in [
-        (methods, "GET", true),
-        (methods, "get", false),
-        (methods, "G*", true),
-        (methods, "*", true),
-        (not_methods, "GET", false),
-        (not_methods, "POST", true),
-        (paths, "/items", true),
-        (paths, "/Items", false),
-        (paths, "/it*", true),
-        (paths, "*ems", true),
-        (paths, "/items/*", false),
-        (not_paths, "/items", false),
-        (not_paths, "/other", true),
-        (hosts, "SHOP.example", true),
-        (hosts, "*.EXAMPLE", true),
-        (hosts, "shop.example:*", false),
-        (hosts, "*", true),
-        (not_hosts, "Shop.*", false),
-        (not_hosts, "other.example", true),
+    let hosts = |values| Operation { hosts: values, ..Operation::default() };
+    let methods = |values| Operation { methods: values, ..Operation::default() };
+    let paths = |values: Values<Pattern>| {
+        let of = |list: Vec<Pattern>| list.into_iter().map(PathPattern::Plain).collect();
+        Operation { paths: Values { is: of(values.is), not: of(values.not) }, ..Operation::default() }
+    };
+    let (is, not) = (|value| Values::is(pattern(value)), |value| Values::not(pattern(value)));
+    for (operation, held) in [
+        (methods(is("GET")), true),
+        (methods(is("get")), false),
+        (methods(is("G*")), true),
+        (methods(is("*")), true),
+        (methods(not("GET")), false),
+        (methods(not("POST")), true),
+        (paths(is("/items")), true),
+        (paths(is("/Items")), false),
+        (paths(is("/it*")), true),
+        (paths(is("*ems")), true),
+        (paths(is("/items/*")), false),
+        (paths(not("/items")), false),
+        (paths(not("/other")), true),
+        (hosts(is("SHOP.example")), true),
+        (hosts(is("*.EXAMPLE")), true),
+        (hosts(is("shop.example:*")), false),
+        (hosts(is("*")), true),
+        (hosts(not("Shop.*")), false),
+        (hosts(not("other.example")), true),
     ] {
-        let mut operation = Operation::default();
-        field(&mut operation).push(Pattern::new(value));
         assert_eq!(holds(&to(operation.clone()), &get()), held, "{operation:?}");
     }
 }
@@ -180,26 +292,84 @@ fn operations_are_those_of_the_request() {
 #[test]
 fn all_fields_of_an_operation_must_hold_and_any_operation() {
     let operation = |method: &str, path: &str, port| Operation {
-        methods: patterns(&[method]),
-        paths: patterns(&[path]),
-        ports: vec![port],
+        methods: Values::is(patterns(&[method])),
+        paths: Values::is(vec![PathPattern::new(path).unwrap()]),
+        ports: Values::is(vec![port]),
         ..Operation::default()
     };
     for (to, held) in [
         (vec![operation("GET", "/items", 8080)], true),
+        (vec![operation("GET", "/{*}", 8080)], true),
         (vec![operation("GET", "/items", 9090)], false),
         (vec![operation("GET", "/other", 8080)], false),
         (vec![operation("POST", "/items", 8080), operation("GET", "/items", 8080)], true),
-        (vec![Operation { not_ports: vec![8080], ..Operation::default() }], false),
-        (vec![Operation { not_ports: vec![9090], ..Operation::default() }], true),
+        (vec![Operation { ports: Values::not(vec![8080]), ..Operation::default() }], false),
+        (vec![Operation { ports: Values::not(vec![9090]), ..Operation::default() }], true),
     ] {
-        assert_eq!(holds(&AuthorizationRule { from: vec![], to }, &get()), held);
+        assert_eq!(holds(&AuthorizationRule { to, ..AuthorizationRule::default() }, &get()), held);
     }
 }
 
 #[test]
+fn conditions_look_at_headers_and_claims() {
+    let mut headers = HeaderMap::new();
+    headers.insert("x-env", HeaderValue::from_static("prod"));
+    headers.append("x-twice", HeaderValue::from_static("a"));
+    headers.append("x-twice", HeaderValue::from_static("b"));
+    let text = |text: &str| Claim::Text(text.into());
+    let claims = [
+        ("iss", text("https://i")),
+        ("sub", text("alice")),
+        ("aud", Claim::List(vec![text("a1"), text("a2")])),
+        ("azp", text("app")),
+        ("scope", Claim::Words("read write".into())),
+        ("org", Claim::Map([("name".into(), text("acme"))].into())),
+    ];
+    let token = Token { claims: claims.into_iter().map(|(name, claim)| (name.into(), claim)).collect() };
+    let http = HttpFacts { headers: &headers, token: Some(&token), ..http("GET", "a", "/") };
+    let facts = Facts { server_name: Some("a.b.example"), http: Http::Request(http), ..get() };
+    let header = |name: &'static str, values| Condition::Header(HeaderName::from_static(name), values);
+    let claim = |path: &[&str], values| {
+        Condition::RequestClaim(path.iter().map(|name| (*name).into()).collect(), values)
+    };
+    let (is, not) = (|value| Values::is(pattern(value)), |value| Values::not(pattern(value)));
+    for (condition, held) in [
+        (header("x-env", is("prod")), true),
+        (header("x-env", is("pr*")), true),
+        (header("x-env", not("prod")), false),
+        (header("x-env", Values { is: pattern("*"), not: pattern("dev") }), true),
+        (header("x-none", is("*")), false),
+        (header("x-none", not("*")), true),
+        (header("x-twice", is("a")), false),
+        (header("x-twice", is("a,b")), true),
+        (Condition::RequestAudiences(is("a2")), true),
+        (Condition::RequestAudiences(is("a3")), false),
+        (Condition::RequestPresenter(is("app")), true),
+        (Condition::RequestPrincipal(Values::is(vec![RequestPrincipal::new("https://i/alice")])), true),
+        (claim(&["scope"], is("write")), true),
+        (claim(&["scope"], is("read write")), false),
+        (claim(&["org", "name"], is("acme")), true),
+        (claim(&["org", "none"], is("*")), false),
+        (Condition::DestinationPort(Values::is(vec![8080])), true),
+        (Condition::DestinationPort(Values::not(vec![8080])), false),
+        (Condition::ServerName(is("*.example")), true),
+        (Condition::ServerName(is("a.b")), false),
+        (Condition::SourcePrincipal(is("*")), false),
+        (Condition::SourceNamespace(Values::not(vec![NamespacePattern::new("a")])), true),
+        (Condition::SourceServiceAccount(Values::is(vec![ServiceAccount::new("a", "b")])), false),
+    ] {
+        assert_eq!(holds(&when(condition.clone()), &facts), held, "{condition:?}");
+    }
+    let both = AuthorizationRule {
+        when: vec![header("x-env", is("prod")), header("x-none", is("*"))],
+        ..AuthorizationRule::default()
+    };
+    assert!(!holds(&both, &facts));
+}
+
+#[test]
 fn a_rule_needs_its_source_and_its_operation() {
-    let from = vec![Source { not_principals: patterns(&["*"]), ..Source::default() }];
+    let from = vec![Source { principals: Values::not(patterns(&["*"])), ..Source::default() }];
     for (method, held) in [("GET", true), ("POST", false)] {
         let rule = AuthorizationRule { from: from.clone(), ..methods(&[method]) };
         assert_eq!(holds(&rule, &get()), held, "{method}");
@@ -208,10 +378,10 @@ fn a_rule_needs_its_source_and_its_operation() {
 
 #[test]
 fn a_request_without_host_has_none_of_any() {
-    let http = Http::Request(HttpFacts { method: "GET", host: None, path: "/" });
+    let http = Http::Request(HttpFacts { host: None, ..http("GET", "", "/") });
     let facts = Facts { http, ..get() };
-    let hosts = Operation { hosts: patterns(&["*"]), ..Operation::default() };
-    let not_hosts = Operation { not_hosts: patterns(&["*"]), ..Operation::default() };
+    let hosts = Operation { hosts: Values::is(patterns(&["*"])), ..Operation::default() };
+    let not_hosts = Operation { hosts: Values::not(patterns(&["*"])), ..Operation::default() };
     assert!(!holds(&to(hosts), &facts) && holds(&to(not_hosts), &facts));
 }
 
@@ -223,12 +393,12 @@ fn allowed(rule: &AuthorizationRule, facts: &Facts<'_>) -> (bool, bool) {
 }
 
 fn rules_of_two_layers() -> [AuthorizationRule; 5] {
-    let port_and_method = |number| Operation { methods: patterns(&["GET"]), ..port(number) };
+    let port_and_method = |number| Operation { methods: Values::is(patterns(&["GET"])), ..port(number) };
     [to(port(8080)), to(port(9090)), methods(&["GET"]), to(port_and_method(8080)), to(port_and_method(9090))]
 }
 
 fn port(port: u16) -> Operation {
-    Operation { ports: vec![port], ..Operation::default() }
+    Operation { ports: Values::is(vec![port]), ..Operation::default() }
 }
 
 #[test]
@@ -239,8 +409,17 @@ fn without_http_an_allow_rule_that_names_it_is_void_and_a_deny_rule_widens() {
         assert_eq!(allowed(rule, &tcp), expected, "{rule:?}");
     }
     // One operation that names HTTP voids its whole rule, and no other rule.
-    let mixed = AuthorizationRule { from: vec![], to: [&methods(&["GET"]).to[..], &[port(8080)]].concat() };
+    let mixed = AuthorizationRule {
+        to: [&methods(&["GET"]).to[..], &[port(8080)]].concat(),
+        ..AuthorizationRule::default()
+    };
     assert_eq!(allowed(&mixed, &tcp), (false, false));
+    // So do a token and a condition about HTTP.
+    let token = Source { request_principals: Values::is(vec![RequestPrincipal::new("*")]), ..Source::default() };
+    let header = Condition::Header(HeaderName::from_static("x"), Values::not(patterns(&["1"])));
+    for rule in [from(token), when(header), when(Condition::RequestAudiences(Values::is(patterns(&["a"]))))] {
+        assert_eq!(allowed(&rule, &tcp), (false, false), "{rule:?}");
+    }
     let apart = vec![methods(&["GET"]), to(port(8080))];
     assert!(AuthorizationPolicies::new(vec![policy("a", Action::Allow, apart)]).evaluate(&tcp).allowed);
 }
@@ -257,10 +436,13 @@ fn ahead_of_http_only_what_no_request_could_make_pass_is_refused() {
 #[test]
 fn an_unknown_port_refuses_by_either_action() {
     let unknown = Facts { port: None, ..get() };
-    let not_ports = Operation { not_ports: vec![9090], ..Operation::default() };
+    let not_ports = Operation { ports: Values::not(vec![9090]), ..Operation::default() };
     assert_eq!(allowed(&to(port(8080)), &unknown), (false, false));
     assert_eq!(allowed(&to(not_ports), &unknown), (false, false));
     assert_eq!(allowed(&methods(&["GET"]), &unknown), (true, false));
+    let unknown = Facts { source_ip: None, ..get() };
+    let anywhere = Source { ip_blocks: Values::is(vec!["0.0.0.0/0".parse().unwrap()]), ..Source::default() };
+    assert_eq!(allowed(&from(anywhere), &unknown), (false, false));
 }
 
 fn any_patterns() -> impl Strategy<Value = Vec<Pattern>> {
@@ -268,30 +450,33 @@ fn any_patterns() -> impl Strategy<Value = Vec<Pattern>> {
     prop::collection::vec(values.prop_map(Pattern::new), 0..3)
 }
 
+fn any_values() -> impl Strategy<Value = Values<Pattern>> {
+    (any_patterns(), any_patterns()).prop_map(|(is, not)| Values { is, not })
+}
+
 fn any_rule() -> impl Strategy<Value = AuthorizationRule> {
-    let source = (any_patterns(), any_patterns());
-    let operation = (any_patterns(), any_patterns(), any_patterns(), prop::collection::vec(1_u16..3, 0..2));
-    (prop::collection::vec(source, 0..2), prop::collection::vec(operation, 0..3)).prop_map(|(from, to)| {
-        let source =
-            |(principals, not_namespaces)| Source { principals, not_namespaces, ..Source::default() };
-        let operation = |(methods, not_hosts, paths, ports)| Operation {
-            not_hosts,
-            methods,
-            paths,
-            ports,
-            ..Operation::default()
-        };
-        AuthorizationRule {
-            from: from.into_iter().map(source).collect(),
-            to: to.into_iter().map(operation).collect(),
-        }
-    })
+    let operation = (any_values(), any_values(), any_patterns(), prop::collection::vec(1_u16..3, 0..2));
+    let operation = operation.prop_map(|(methods, hosts, paths, ports)| Operation {
+        hosts,
+        methods,
+        paths: Values::is(paths.into_iter().map(PathPattern::Plain).collect()),
+        ports: Values::is(ports),
+    });
+    let source = any_values().prop_map(|principals| Source { principals, ..Source::default() });
+    let condition = any_values().prop_map(|values| Condition::Header(HeaderName::from_static("a"), values));
+    let parts = (
+        prop::collection::vec(source, 0..2),
+        prop::collection::vec(operation, 0..3),
+        prop::collection::vec(condition, 0..2),
+    );
+    parts.prop_map(|(from, to, when)| AuthorizationRule { from, to, when })
 }
 
 fn any_policies() -> impl Strategy<Value = AuthorizationPolicies> {
-    let action = prop::sample::select(vec![Action::Allow, Action::Deny]);
-    let policy = (action, prop::collection::vec(any_rule(), 0..3))
-        .prop_map(|(action, rules)| AuthorizationPolicy { name: "a/p".into(), action, rules });
+    let action = prop::sample::select(vec![Action::Allow, Action::Deny, Action::Custom, Action::Audit]);
+    let policy = (action, prop::collection::vec(any_rule(), 0..3), any::<bool>()).prop_map(
+        |(action, rules, dry_run)| AuthorizationPolicy { dry_run, ..policy("a/p", action, rules) },
+    );
     prop::collection::vec(policy, 0..4).prop_map(AuthorizationPolicies::new)
 }
 
@@ -300,9 +485,9 @@ proptest! {
     fn what_is_refused_ahead_of_http_no_request_could_make_pass(
         policies in any_policies(), port in 1_u16..3, words in prop::collection::vec("[ab]{0,2}", 3),
     ) {
-        let ahead = Facts { principal: None, port: Some(port), http: Http::Ahead };
-        let http = HttpFacts { method: &words[0], host: Some(&words[1]), path: &words[2] };
-        let request = Facts { http: Http::Request(http), ..ahead.clone() };
+        let http = Http::Request(http(&words[0], &words[1], &words[2]));
+        let request = Facts { port: Some(port), http, ..get() };
+        let ahead = Facts { http: Http::Ahead, ..request.clone() };
         if policies.evaluate(&request).allowed {
             prop_assert!(policies.evaluate(&ahead).allowed);
         }
