@@ -164,7 +164,12 @@ where
 {
     let shown = shown(auth, &mut request).await?;
     let (head, body) = request.into_parts();
-    match ask_external(client, auth, &head, &shown).await? {
+    let verdict = match ask_external(client, auth, &head, &shown).await {
+        Err(fault) if !auth.fail_open => return Err(fault),
+        Err(_) => ExternalVerdict::Allow(HeaderChanges::default()),
+        Ok(verdict) => verdict,
+    };
+    match verdict {
         ExternalVerdict::Deny(response) => {
             // An inner rescue may have answered already; the first fault is the one that ended the request.
             let _ = context.set_fault(Fault::new(Reason::ExternalDenied).with_policy(Arc::clone(&auth.name)));

@@ -1,19 +1,18 @@
-//! Istio's `AuthorizationPolicy`: which select a workload, and what they say.
+//! Istio's `AuthorizationPolicy`: which hold where, and what they say.
 //!
-//! What is not understood fails closed: an ALLOW rule with it is left out, so that it opens nothing; a DENY rule is
-//! taken without it, so that it closes more.
+//! What is not understood fails closed: an ALLOW rule with it is left out, so that it opens nothing; a rule of any other
+//! action is taken without it, so that it catches more.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use towpath_auth::{Action, AuthorizationPolicies, AuthorizationPolicy, AuthorizationRule};
-use towpath_gateway_core::TrustDomain;
+use serde_saphyr::Location;
+use towpath_auth::{Action, AuthorizationPolicies, AuthorizationPolicy, AuthorizationRule, ExternalAuth};
 
-use crate::Problem;
 use crate::authorization_rule::Reader;
 use crate::objects::{Objects, Stored};
-use crate::resources::gateway::has_all;
 use crate::resources::istio::{ActionSpec, AuthorizationPolicySpec};
+use crate::scope::{Place, Scope};
+use crate::{MeshSettings, Problem};
 
 /// Every policy of the mesh, compiled.
 pub(crate) struct Policies {
@@ -21,97 +20,154 @@ pub(crate) struct Policies {
 }
 
 struct Scoped {
-    namespace: Arc<str>,
-    labels: BTreeMap<String, String>,
+    scope: Scope,
     policy: AuthorizationPolicy,
+    /// Who is to be asked by a CUSTOM policy.
+    provider: Option<Arc<str>>,
 }
 
 impl Policies {
-    /// Compiles all policies.
-    pub(crate) fn compile(objects: &Objects, domain: &TrustDomain, problems: &mut Vec<Problem>) -> Self {
+    /// Compiles all policies. `known` tells whether there is a provider of a name.
+    pub(crate) fn compile(
+        objects: &Objects,
+        mesh: &MeshSettings,
+        known: impl Fn(&str) -> bool,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
         let objects_of_kind = objects.authorization_policies.values();
-        let compiled = objects_of_kind.filter_map(|object| scoped(object, domain, problems));
+        let mut policies: Vec<_> =
+            objects_of_kind.filter_map(|object| scoped(object, objects, mesh, &known, problems)).collect();
         let refused = objects.refused.iter().filter(|refused| refused.kind == "AuthorizationPolicy");
         // Nobody knows what a policy that cannot be read wanted to refuse, so everything is.
-        let locked = refused.map(|refused| Scoped {
-            namespace: Arc::clone(&refused.name.namespace),
-            labels: BTreeMap::new(),
-            policy: AuthorizationPolicy {
-                name: refused.name.to_string().into(),
-                action: Action::Deny,
-                rules: vec![AuthorizationRule::default()],
-            },
-        });
-        Self { policies: compiled.chain(locked).collect() }
+        policies.extend(refused.map(|refused| Scoped {
+            scope: Scope::whole(&refused.name.namespace),
+            policy: AuthorizationPolicy::new(
+                refused.name.to_string(),
+                Action::Deny,
+                vec![AuthorizationRule::default()],
+            ),
+            provider: None,
+        }));
+        Self { policies }
     }
 
-    /// Those in force for a workload: of its namespace and of the mesh's root namespace, where the selector matches.
+    /// Those in force at a place. `provider` finds who a CUSTOM policy asks, by provider and policy.
     pub(crate) fn of(
         &self,
+        objects: &Objects,
         root: &str,
-        namespace: &str,
-        labels: &BTreeMap<String, String>,
+        places: &[Place<'_>],
+        mut provider: impl FnMut(&str, &Arc<str>) -> Option<ExternalAuth>,
     ) -> AuthorizationPolicies {
-        let concerns = |policy: &&Scoped| {
-            (*policy.namespace == *namespace || *policy.namespace == *root) && has_all(labels, &policy.labels)
-        };
-        AuthorizationPolicies::new(
-            self.policies.iter().filter(concerns).map(|scoped| scoped.policy.clone()).collect(),
-        )
+        let concerns = |scoped: &&Scoped| places.iter().any(|place| scoped.scope.holds(objects, root, *place));
+        let policies = self.policies.iter().filter(concerns).map(|scoped| {
+            let mut policy = scoped.policy.clone();
+            policy.provider =
+                scoped.provider.as_ref().and_then(|name| provider(name, &policy.name)).map(Arc::new);
+            policy
+        });
+        AuthorizationPolicies::new(policies.collect())
     }
 }
 
 fn scoped(
     object: &Stored<AuthorizationPolicySpec>,
-    domain: &TrustDomain,
+    objects: &Objects,
+    mesh: &MeshSettings,
+    known: impl Fn(&str) -> bool,
     problems: &mut Vec<Problem>,
 ) -> Option<Scoped> {
-    if object.dry_run {
-        problems.push(object.warning(None, "`istio.io/dry-run` keeps the policy out of force"));
-        return None;
+    let spec = &object.spec;
+    let targets: Vec<_> = spec.target_ref.iter().chain(&spec.target_refs).collect();
+    let scope = match Scope::read(&object.name.namespace, spec.selector.as_ref(), &targets) {
+        Ok(scope) => scope,
+        Err(defect) => {
+            let message = format!("{}: everything in the namespace is refused until it is mended", defect.message);
+            problems.push(object.error(defect.location, message));
+            let rules = vec![AuthorizationRule::default()];
+            let policy = AuthorizationPolicy::new(object.name.to_string(), Action::Deny, rules);
+            return Some(Scoped { scope: Scope::whole(&object.name.namespace), policy, provider: None });
+        }
+    };
+    for missing in scope.missing(objects) {
+        problems.push(object.warning(None, format!("there is no {missing} that the policy could hold at")));
     }
-    if let Some(target) = object.spec.target_ref.as_ref().or(object.spec.target_refs.as_ref()) {
-        let message = "target references are not served yet: the policy is in force nowhere";
-        problems.push(object.error(target.referenced, message).suggest("select workloads with `selector`"));
-        return None;
-    }
-    let action = action(object, problems)?;
-    let rules = object.spec.rules.iter().filter_map(|rule| {
-        let mut reader = Reader::new(&object.name.namespace, domain, rule.referenced);
+    let action = action(spec.action.as_ref().map(|action| action.value));
+    let dry_run = dry_run(object, action, problems)?;
+    let provider = provider(object, action, known, problems);
+    let rules = spec.rules.iter().filter_map(|rule| {
+        let mut reader = Reader::new(&object.name.namespace, mesh, rule.referenced);
         let (compiled, unread) = (reader.rule(&rule.value), reader.unread);
         let effect = match action {
             Action::Allow => "the rule is left out, so that it allows nothing",
-            Action::Deny => "the rule is taken without it, so that it denies more",
+            Action::Deny | Action::Custom | Action::Audit => {
+                "the rule is taken without it, so that it catches more"
+            }
         };
         problems.extend(unread.iter().map(|(at, what)| object.error(*at, format!("{what}: {effect}"))));
-        (unread.is_empty() || action == Action::Deny).then_some(compiled)
+        (unread.is_empty() || action != Action::Allow).then_some(compiled)
     });
-    Some(Scoped {
-        namespace: Arc::clone(&object.name.namespace),
-        labels: object
-            .spec
-            .selector
-            .as_ref()
-            .map(|selector| selector.match_labels.clone())
-            .unwrap_or_default(),
-        policy: AuthorizationPolicy { name: object.name.to_string().into(), action, rules: rules.collect() },
-    })
+    let policy = AuthorizationPolicy::new(object.name.to_string(), action, rules.collect());
+    Some(Scoped { scope, policy: AuthorizationPolicy { dry_run, ..policy }, provider })
 }
 
-fn action(object: &Stored<AuthorizationPolicySpec>, problems: &mut Vec<Problem>) -> Option<Action> {
-    let Some(action) = &object.spec.action else { return Some(Action::Allow) };
-    match action.value {
-        ActionSpec::Allow => Some(Action::Allow),
-        ActionSpec::Deny => Some(Action::Deny),
-        ActionSpec::Audit => {
-            problems
-                .push(object.error(action.referenced, "action AUDIT is not served yet: nothing is audited"));
+fn action(spec: Option<ActionSpec>) -> Action {
+    match spec {
+        None | Some(ActionSpec::Allow) => Action::Allow,
+        Some(ActionSpec::Deny) => Action::Deny,
+        Some(ActionSpec::Audit) => Action::Audit,
+        Some(ActionSpec::Custom) => Action::Custom,
+    }
+}
+
+/// Whether the policy is only tried out; `None` if it is, and has no verdict that could be told.
+fn dry_run(
+    object: &Stored<AuthorizationPolicySpec>,
+    action: Action,
+    problems: &mut Vec<Problem>,
+) -> Option<bool> {
+    if !object.dry_run {
+        return Some(false);
+    }
+    if matches!(action, Action::Allow | Action::Deny) {
+        let message = "`istio.io/dry-run`: the policy is told of in log and metrics, and not enforced";
+        problems.push(object.warning(None, message));
+        return Some(true);
+    }
+    let message = format!("`istio.io/dry-run` goes with ALLOW and DENY, not with {action}: the policy is left out");
+    problems.push(object.error(None, message));
+    None
+}
+
+fn provider(
+    object: &Stored<AuthorizationPolicySpec>,
+    action: Action,
+    known: impl Fn(&str) -> bool,
+    problems: &mut Vec<Problem>,
+) -> Option<Arc<str>> {
+    let (spec, mut refuse) = (&object.spec, |at: Option<Location>, message: String| {
+        problems.push(object.error(at, message));
+    });
+    match (action, &spec.provider) {
+        (Action::Custom, Some(provider)) => {
+            let name = &provider.name;
+            if !known(&name.value) {
+                let message = format!(
+                    "there is no extension provider `{}`: what the rules match is refused",
+                    name.value
+                );
+                refuse(Some(name.referenced), message);
+            }
+            Some(name.value.as_str().into())
+        }
+        (Action::Custom, None) => {
+            refuse(None, "action CUSTOM needs a `provider`: what the rules match is refused".into());
             None
         }
-        ActionSpec::Custom => {
-            let message = "action CUSTOM is not served yet: what its rules match is denied";
-            problems.push(object.error(action.referenced, message));
-            Some(Action::Deny)
+        (_, Some(provider)) => {
+            refuse(Some(provider.name.referenced), "a `provider` goes with action CUSTOM alone".into());
+            None
         }
+        (_, None) => None,
     }
 }

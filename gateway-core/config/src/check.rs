@@ -11,7 +11,7 @@ use crate::resources::gateway::{GatewaySpec, ListenerSetSpec, ListenerSpec};
 use crate::resources::istio::{PeerAuthenticationSpec, WorkloadEntrySpec};
 use crate::resources::route::{BackendRef, FlowSpec, GrpcRouteSpec, HttpRouteSpec, RouteSpec, RuleSpec};
 use crate::resources::towpath::{ConsumerSpec, MeshSpec, RateLimitPolicySpec};
-use crate::{client_validation, filter, session};
+use crate::{client_validation, filter, provider, session};
 
 /// Largest weight of a backend (Gateway API, `BackendRef.weight`).
 const MAX_WEIGHT: u32 = 1_000_000;
@@ -139,11 +139,12 @@ pub(crate) fn workload_entry(spec: &WorkloadEntrySpec, found: &mut Vec<Defect>) 
 }
 
 pub(crate) fn mesh(spec: &MeshSpec, found: &mut Vec<Defect>) {
-    if let Some(domain) = &spec.trust_domain
-        && let Err(error) = domain.value.parse::<TrustDomain>()
-    {
-        found.push(Defect::new(domain.referenced, error.to_string()));
+    for domain in spec.trust_domain.iter().chain(&spec.trust_domain_aliases) {
+        if let Err(error) = domain.value.parse::<TrustDomain>() {
+            found.push(Defect::new(domain.referenced, error.to_string()));
+        }
     }
+    provider::check(&spec.extension_providers, found);
 }
 
 pub(crate) fn consumer(spec: &ConsumerSpec, found: &mut Vec<Defect>) {

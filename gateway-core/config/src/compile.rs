@@ -1,28 +1,32 @@
 //! The whole way: texts, objects, one snapshot.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use towpath_auth::AuthorizationPolicies;
 use towpath_gateway_core::SpiffeId;
+use towpath_routing::PathNormalization;
 
 use crate::backend::Backends;
 use crate::backend_tls::TlsPolicies;
 use crate::certificate::Credential;
 use crate::endpoints::Facts;
 use crate::load::load;
-use crate::objects::Objects;
+use crate::objects::{Objects, Stored};
 use crate::peer::Peers;
+use crate::resources::gateway::GatewaySpec;
+use crate::resources::towpath::NormalizationSpec;
 use crate::retry_budget::RetryBudgets;
+use crate::scope::Place;
 use crate::snapshot::Kept;
 use crate::status::ObjectStatus;
 use crate::topology::{Plan, plan};
 use crate::{
     Listener, MeshSettings, ObjectName, PlaintextHop, PortMap, Problem, Role, Scenario, Snapshot, Source,
-    authorization, edge, policy, sidecar, status,
+    authorization, edge, policy, provider, sidecar, status,
 };
 
 /// For whom a directory is compiled.
@@ -40,6 +44,10 @@ pub struct Options {
     pub has_identity: bool,
     /// Takes the place of the word in the `Mesh` resource.
     pub scenario: Option<Scenario>,
+    /// Takes the place of what the `Mesh` resource says of the mesh.
+    pub mesh: Option<MeshSettings>,
+    /// Take providers of CUSTOM policies that are not there for ones that are: something else answers for them.
+    pub assume_providers: bool,
     /// The time by which certificates are judged.
     pub now: SystemTime,
     /// Says whether an address is of this machine; `None`: every address counts as usable.
@@ -58,6 +66,8 @@ impl Options {
             controller_name: None,
             has_identity: false,
             scenario: None,
+            mesh: None,
+            assume_providers: false,
             now: SystemTime::now(),
             is_local: None,
             system_authorities: None,
@@ -104,16 +114,30 @@ impl Word {
         let (spec, default) = (object.map(|mesh| &mesh.spec), MeshSettings::default());
         let domain = spec.and_then(|spec| spec.trust_domain.as_ref()?.value.parse().ok());
         let root = spec.and_then(|spec| spec.root_namespace.as_deref());
-        let mesh = MeshSettings {
+        let aliases = spec.into_iter().flat_map(|spec| &spec.trust_domain_aliases);
+        let mesh = options.mesh.clone().unwrap_or_else(|| MeshSettings {
             trust_domain: domain.unwrap_or(default.trust_domain),
+            trust_domain_aliases: aliases.filter_map(|alias| alias.value.parse().ok()).collect(),
             root_namespace: root.map_or(default.root_namespace, Into::into),
-        };
+            path_normalization: spec.and_then(|spec| normalization(spec.path_normalization.as_ref()?.normalization)),
+            trusted_proxies: spec.and_then(|spec| spec.gateway_topology.as_ref()).map_or(0, |t| t.num_trusted_proxies),
+        });
         let named = spec.and_then(|spec| Some(spec.ingress.as_ref()?.service.0.clone()));
         let ingress = named
             .unwrap_or_else(|| ObjectName { namespace: mesh.root_namespace.clone(), name: "ingress".into() });
         let scenario = options.scenario.or_else(|| Some(spec?.scenario?.0)).unwrap_or_default();
         let unreadable = object.is_none() && objects.refused.iter().any(|refused| refused.kind == "Mesh");
         Self { scenario, mesh, ingress, unreadable }
+    }
+}
+
+fn normalization(spec: NormalizationSpec) -> Option<PathNormalization> {
+    match spec {
+        NormalizationSpec::Default => None,
+        NormalizationSpec::None => Some(PathNormalization::None),
+        NormalizationSpec::Base => Some(PathNormalization::Base),
+        NormalizationSpec::MergeSlashes => Some(PathNormalization::MergeSlashes),
+        NormalizationSpec::DecodeAndMergeSlashes => Some(PathNormalization::DecodeAndMergeSlashes),
     }
 }
 
@@ -133,14 +157,33 @@ pub(crate) struct Work<'a> {
     pub(crate) credentials_before: Option<&'a HashMap<ObjectName, Credential>>,
     /// What was read from Secrets, to be kept for the next time.
     pub(crate) credentials: HashMap<ObjectName, Credential>,
-    /// The policies in force at the listeners of an edge.
-    pub(crate) edge_authorization: AuthorizationPolicies,
+    /// The workload that this process serves, if it is known.
+    pub(crate) workload: Option<&'a Facts>,
+    pub(crate) policies: &'a authorization::Policies,
 }
 
 impl Work<'_> {
     /// The controller that status names.
     pub(crate) fn controller(&self) -> Arc<str> {
         Arc::clone(&self.controller)
+    }
+
+    /// The policies in force at any of these places.
+    pub(crate) fn authorization(&mut self, places: &[Place<'_>]) -> AuthorizationPolicies {
+        let (policies, objects, root) = (self.policies, self.objects, Arc::clone(&self.mesh.root_namespace));
+        policies.of(objects, &root, places, |name, policy| provider::resolve(self, name, policy))
+    }
+
+    /// The policies in force at a socket of these Gateways.
+    pub(crate) fn gateway_authorization(&mut self, gateways: &[&Stored<GatewaySpec>]) -> AuthorizationPolicies {
+        let workload = self.workload.map(Facts::place);
+        let places = gateways.iter().map(|gateway| Place::Gateway {
+            name: &gateway.name,
+            class: &gateway.spec.gateway_class_name.value,
+            workload,
+        });
+        let places: Vec<_> = places.collect();
+        self.authorization(&places)
     }
 }
 
@@ -152,7 +195,9 @@ fn compile_role(
     mut problems: Vec<Problem>,
 ) -> Snapshot {
     policy::check_consumers(objects, &mut problems);
-    let authorization = authorization::Policies::compile(objects, &word.mesh.trust_domain, &mut problems);
+    let providers = || objects.meshes.values().flat_map(|mesh| &mesh.spec.extension_providers);
+    let known = |name: &str| options.assume_providers || providers().any(|spec| spec.name.value == name);
+    let policies = authorization::Policies::compile(objects, &word.mesh, known, &mut problems);
     let workload = options.workload.as_ref().and_then(|name| Facts::find(objects, name));
     let mut snapshot = Snapshot {
         scenario: word.scenario,
@@ -194,11 +239,12 @@ fn compile_role(
         listeners,
         credentials_before: before.map(|kept| &kept.credentials),
         credentials: HashMap::new(),
-        edge_authorization: edge_policies(&authorization, &word.mesh, workload.as_ref()),
+        workload: workload.as_ref(),
+        policies: &policies,
     };
     match &options.role {
         Role::Gateway | Role::Ingress => edge::compile(&mut work),
-        Role::Sidecar { inbound } => sidecar::compile(&mut work, inbound, workload.as_ref(), &authorization),
+        Role::Sidecar { inbound } => sidecar::compile(&mut work, inbound),
     }
     let controller = work.controller();
     let broken = objects.refused.iter().filter(|refused| refused.kind.ends_with("Route"));
@@ -208,19 +254,6 @@ fn compile_role(
     let (endpoints, budgets) = backends.into_kept();
     let kept = Kept { endpoints, budgets, credentials, ..Kept::default() };
     Snapshot { listeners, problems, status, kept, ..snapshot }
-}
-
-/// The policies that select the workload of a gateway; of an unknown one, those of the whole mesh.
-fn edge_policies(
-    policies: &authorization::Policies,
-    mesh: &MeshSettings,
-    workload: Option<&Facts>,
-) -> AuthorizationPolicies {
-    let root = &*mesh.root_namespace;
-    match workload {
-        Some(facts) => policies.of(root, &facts.namespace, &facts.labels),
-        None => policies.of(root, root, &BTreeMap::new()),
-    }
 }
 
 fn plaintext_hops(work: &Work<'_>) -> Vec<PlaintextHop> {

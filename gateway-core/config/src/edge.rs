@@ -50,8 +50,10 @@ pub(crate) fn compile(work: &mut Work<'_>) {
     }
     let sockets = sockets(work, &mut gateways);
     let taken: BTreeSet<SocketAddr> = sockets.keys().copied().collect();
-    let policies = &work.edge_authorization;
-    work.listeners.extend(sockets.into_values().map(|socket| socket.listener(policies.clone())));
+    for socket in sockets.into_values() {
+        let authorization = work.gateway_authorization(&socket.gateways);
+        work.listeners.push(socket.listener(authorization));
+    }
     flow::open(work, &mut gateways, &taken);
     // Whether a listener has its socket is known now.
     routes.extend(gateways.iter().map(GatewayState::status));
@@ -101,14 +103,15 @@ fn unknown_in_port_map(work: &mut Work<'_>) {
 }
 
 /// A socket in the making: what of several Gateways shares it.
-struct Socket {
+struct Socket<'a> {
     name: String,
     address: SocketAddr,
     tls: Option<EdgeTls>,
     routes: Vec<routing::Listener>,
+    gateways: Vec<&'a Stored<GatewaySpec>>,
 }
 
-impl Socket {
+impl Socket<'_> {
     fn listener(self, authorization: AuthorizationPolicies) -> Listener {
         let duty = Duty::Edge { tls: self.tls, routes: self.routes, authorization };
         Listener { name: self.name.into(), address: self.address, duty }
@@ -130,7 +133,7 @@ impl Socket {
 }
 
 /// The sockets of the listeners for requests, which hand their routes over.
-fn sockets(work: &mut Work<'_>, gateways: &mut [GatewayState<'_>]) -> BTreeMap<SocketAddr, Socket> {
+fn sockets<'a>(work: &mut Work<'_>, gateways: &mut [GatewayState<'a>]) -> BTreeMap<SocketAddr, Socket<'a>> {
     let mut sockets = BTreeMap::new();
     let behind = work.plan.rules == Rules::Behind;
     for gateway in gateways.iter_mut().filter(|gateway| gateway.accepted.is_ok()) {
@@ -229,10 +232,10 @@ pub(crate) fn socket_addresses(work: &Work<'_>, gateway: &GatewayState<'_>, port
     }
 }
 
-fn open(
+fn open<'a>(
     work: &mut Work<'_>,
-    sockets: &mut BTreeMap<SocketAddr, Socket>,
-    gateway: &GatewayState<'_>,
+    sockets: &mut BTreeMap<SocketAddr, Socket<'a>>,
+    gateway: &GatewayState<'a>,
     table: routing::Listener,
     tls: Option<&EdgeTls>,
 ) -> Verdict {
@@ -247,6 +250,7 @@ fn open(
             address,
             tls: tls.map(EdgeTls::bare),
             routes: Vec::new(),
+            gateways: Vec::new(),
         });
         if let Some(difference) = EdgeTls::difference(socket.tls.as_ref(), tls) {
             let message = format!(
@@ -258,6 +262,9 @@ fn open(
             opened = Err(Refusal::new("PortUnavailable", message));
         } else {
             socket.add(table, tls);
+            if socket.gateways.iter().all(|there| there.name != *name) {
+                socket.gateways.push(gateway.object);
+            }
         }
     }
     opened

@@ -209,6 +209,11 @@ fn workload(objects: &Objects, kind: &str, name: &ObjectName) -> Option<Facts> {
 }
 
 impl Facts {
+    /// What decides about policies.
+    pub(crate) fn place(&self) -> crate::scope::Workload<'_> {
+        crate::scope::Workload { namespace: &self.namespace, labels: &self.labels }
+    }
+
     /// The cluster that the workload belongs to.
     pub(crate) fn cluster(&self) -> Option<Arc<str>> {
         self.labels.get(CLUSTER_LABEL).map(|cluster| cluster.as_str().into())

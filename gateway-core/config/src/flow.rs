@@ -16,6 +16,7 @@ use crate::gateway::GatewayState;
 use crate::listener::{FlowKind, ListenerState};
 use crate::objects::Stored;
 use crate::parents::{Wanted, takers, target};
+use crate::resources::gateway::GatewaySpec;
 use crate::resources::route::{BackendRef, FlowSpec};
 use crate::rule::{resolve, service_name, unresolved};
 use crate::status::{Body, Refusal, Verdict, item, parent};
@@ -119,7 +120,7 @@ fn weighted<S>(
 
 /// Opens the sockets of the listeners of layer 4. `taken` are those of HTTP.
 pub(crate) fn open(work: &mut Work<'_>, gateways: &mut [GatewayState<'_>], taken: &BTreeSet<SocketAddr>) {
-    let mut sockets: BTreeMap<(bool, SocketAddr), Socket> = BTreeMap::new();
+    let mut sockets: BTreeMap<(bool, SocketAddr), Socket<'_>> = BTreeMap::new();
     for gateway in gateways.iter_mut().filter(|gateway| gateway.accepted.is_ok()) {
         let mut refused = Vec::new();
         let programmed =
@@ -142,6 +143,9 @@ pub(crate) fn open(work: &mut Work<'_>, gateways: &mut [GatewayState<'_>], taken
                 };
                 let Some(difference) = difference else {
                     socket.add(table.clone(), tls.as_ref());
+                    if socket.gateways.iter().all(|there| there.name != gateway.object.name) {
+                        socket.gateways.push(gateway.object);
+                    }
                     continue;
                 };
                 let message = format!("{address} is taken with {difference}: `{}` has no socket", table.name);
@@ -156,9 +160,10 @@ pub(crate) fn open(work: &mut Work<'_>, gateways: &mut [GatewayState<'_>], taken
             }
         }
     }
-    let policies = &work.edge_authorization;
-    let served = sockets.into_iter().filter(|(_, socket)| !socket.routes.is_empty());
-    work.listeners.extend(served.map(|((_, address), socket)| socket.listener(address, policies.clone())));
+    for ((_, address), socket) in sockets.into_iter().filter(|(_, socket)| !socket.routes.is_empty()) {
+        let authorization = work.gateway_authorization(&socket.gateways);
+        work.listeners.push(socket.listener(address, authorization));
+    }
 }
 
 /// What this process does for a listener. In front of an ingress it hands everything on as it is: TLS ends there.
@@ -184,18 +189,20 @@ fn served(
 }
 
 /// A socket in the making: what of several Gateways shares it.
-struct Socket {
+struct Socket<'a> {
     name: String,
     port: u16,
     kind: FlowKind,
     tls: Option<EdgeTls>,
     routes: Vec<FlowListener>,
+    gateways: Vec<&'a Stored<GatewaySpec>>,
 }
 
-impl Socket {
+impl Socket<'_> {
     fn new(gateway: &GatewayState<'_>, port: u16, kind: FlowKind, tls: Option<&EdgeTls>) -> Self {
         let name = format!("{}:{port}", gateway.object.name);
-        Self { name, port, kind, tls: tls.map(EdgeTls::bare), routes: Vec::new() }
+        let tls = tls.map(EdgeTls::bare);
+        Self { name, port, kind, tls, routes: Vec::new(), gateways: Vec::new() }
     }
 
     fn add(&mut self, table: FlowListener, tls: Option<&EdgeTls>) {
@@ -206,7 +213,7 @@ impl Socket {
     }
 
     fn listener(self, address: SocketAddr, authorization: AuthorizationPolicies) -> Listener {
-        let Self { name, port, kind, tls, routes } = self;
+        let Self { name, port, kind, tls, routes, .. } = self;
         let tls = match (kind, tls) {
             (FlowKind::Udp, _) => {
                 return Listener {

@@ -6,7 +6,6 @@ use towpath_gateway_core::{Backend, Balance, Endpoint, Policies, Protocol, Route
 use towpath_mesh_mtls::MtlsMode;
 use towpath_routing::{self as routing, Filters, Hostname, Route, Rule, WeightedBackend};
 
-use crate::authorization;
 use crate::backend::Carries;
 use crate::compile::Work;
 use crate::endpoints::{Facts, protocol};
@@ -18,18 +17,14 @@ use crate::resources::gateway::has_all;
 use crate::resources::leaf::PortRef;
 use crate::resources::route::{ParentRef, RouteSpec};
 use crate::rule::compile as compile_rules;
+use crate::scope::Place;
 use crate::status::{Body, item, parent};
 use crate::{Duty, InboundPort, Listener, ObjectName, Problem};
 
 /// Compiles the listeners of a sidecar.
-pub(crate) fn compile(
-    work: &mut Work<'_>,
-    inbound: &[InboundPort],
-    workload: Option<&Facts>,
-    authorization: &authorization::Policies,
-) {
-    match workload {
-        Some(facts) => inbound.iter().for_each(|port| take_in(work, *port, facts, authorization)),
+pub(crate) fn compile(work: &mut Work<'_>, inbound: &[InboundPort]) {
+    match work.workload {
+        Some(facts) => inbound.iter().for_each(|port| take_in(work, *port, facts)),
         None => unknown_workload(work, inbound),
     }
     let mut entries: Vec<_> = work.options.port_map.iter().flat_map(crate::PortMap::iter).collect();
@@ -65,9 +60,8 @@ fn unknown_workload(work: &mut Work<'_>, inbound: &[InboundPort]) {
     }
 }
 
-fn take_in(work: &mut Work<'_>, port: InboundPort, facts: &Facts, authorization: &authorization::Policies) {
-    let (root, namespace) = (&*work.mesh.root_namespace, &*facts.namespace);
-    let demand = work.peers.demand((namespace, &facts.labels), port.port);
+fn take_in(work: &mut Work<'_>, port: InboundPort, facts: &Facts) {
+    let demand = work.peers.demand((&facts.namespace, &facts.labels), port.port);
     let mode = match demand.mode {
         mode if work.options.has_identity => mode,
         // Plaintext alone is not what was asked for: nothing can be let in.
@@ -86,7 +80,7 @@ fn take_in(work: &mut Work<'_>, port: InboundPort, facts: &Facts, authorization:
     let endpoint = Endpoint::plaintext(port.app).with_protocol(framing(work, facts, port.port));
     let endpoint = work.backends.shared(endpoint);
     let app = Arc::new(Backend::new(Arc::clone(&name), Balance::default(), vec![endpoint]));
-    let authorization = authorization.of(root, namespace, &facts.labels);
+    let authorization = work.authorization(&[Place::Workload(facts.place())]);
     let duty = Duty::Inbound { port: port.port, mode, authorization, app };
     work.listeners.push(Listener { name, address: port.listen, duty });
 }

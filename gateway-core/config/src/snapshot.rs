@@ -10,7 +10,7 @@ use serde_json::Value;
 use towpath_auth::{AuthorizationPolicies, ExternalAuth};
 use towpath_gateway_core::{Backend, SpiffeId, TrustDomain};
 use towpath_mesh_mtls::MtlsMode;
-use towpath_routing::{self as routing, Hostname};
+use towpath_routing::{self as routing, Hostname, PathNormalization};
 
 use crate::backend::EndpointPool;
 use crate::certificate::Credential;
@@ -74,14 +74,33 @@ impl Snapshot {
 pub struct MeshSettings {
     /// Trust domain of the mesh.
     pub trust_domain: TrustDomain,
+    /// Domains that the mesh had, or joined: their identities are taken like its own.
+    pub trust_domain_aliases: Vec<TrustDomain>,
     /// Namespace whose policies hold everywhere.
     pub root_namespace: Arc<str>,
+    /// How far paths are normalized; `None`: as each side of a stack does by itself.
+    pub path_normalization: Option<PathNormalization>,
+    /// Proxies in front of gateways whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: u8,
+}
+
+impl MeshSettings {
+    /// The trust domain and its aliases.
+    pub fn trust_domains(&self) -> impl Iterator<Item = &TrustDomain> {
+        std::iter::once(&self.trust_domain).chain(&self.trust_domain_aliases)
+    }
 }
 
 impl Default for MeshSettings {
     /// A mesh without a `Mesh` resource: trust domain `cluster.local`, root namespace `istio-system`.
     fn default() -> Self {
-        Self { trust_domain: TrustDomain::default(), root_namespace: "istio-system".into() }
+        Self {
+            trust_domain: TrustDomain::default(),
+            trust_domain_aliases: Vec::new(),
+            root_namespace: "istio-system".into(),
+            path_normalization: None,
+            trusted_proxies: 0,
+        }
     }
 }
 

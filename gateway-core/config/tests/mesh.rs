@@ -3,19 +3,9 @@
 
 mod common;
 
-use common::{WORLD, compiled, condition, endpoints, in_scenario, problems, route, rule, status};
+use common::{WORLD, compiled, condition, endpoints, in_scenario, problems, route, rule, sidecar, status};
 use serde_json::{Value, json};
-use towpath_config::{Duty, Options, Role, Scenario, Snapshot};
-
-fn sidecar(workload: &str, map: &str) -> Options {
-    let inbound = vec!["9080=10.0.0.1:15006>127.0.0.1:9080".parse().unwrap()];
-    Options {
-        workload: Some(workload.parse().unwrap()),
-        port_map: Some(map.parse().unwrap()),
-        has_identity: true,
-        ..Options::new(Role::Sidecar { inbound })
-    }
-}
+use towpath_config::{Options, Scenario, Snapshot};
 
 fn peer(name: &str, namespace: &str, spec: &str) -> String {
     let created = if name == "old" { ", creationTimestamp: '2020-01-01T00:00:00Z'" } else { "" };
@@ -131,114 +121,6 @@ fn the_inbound_listener_leads_to_the_application() {
         inbound(&compiled(&[&h2], &sidecar("shop/pages-0", "")))["app"]["endpoints"][0]["protocol"],
         "http2"
     );
-}
-
-fn policy(name: &str, namespace: &str, spec: &str) -> String {
-    format!(
-        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {spec}\n---\n"
-    )
-}
-
-/// The policies in force at the pod, as they are compiled.
-fn in_force(policies: &str) -> (String, Vec<String>) {
-    let snapshot = compiled(&[WORLD, policies], &sidecar("shop/pages-0", ""));
-    let duty = &snapshot.listeners[0].duty;
-    let Duty::Inbound { authorization, .. } = duty else { panic!("{duty:?}") };
-    (format!("{:?}", authorization.iter().collect::<Vec<_>>()), problems(&snapshot))
-}
-
-#[test]
-fn policies_select_by_namespace_and_labels() {
-    for (namespace, selector, selected) in [
-        ("shop", "", true),
-        ("shop", "selector: {matchLabels: {app: pages}}", true),
-        ("shop", "selector: {matchLabels: {app: other}}", false),
-        ("istio-system", "", true),
-        ("istio-system", "selector: {matchLabels: {app: pages}}", true),
-        ("other", "", false),
-    ] {
-        let (compiled, problems) = in_force(&policy("p", namespace, &format!("{{{selector}}}")));
-        assert_eq!(
-            compiled.contains(&format!("{namespace}/p")),
-            selected,
-            "{namespace} {selector}: {compiled} {problems:?}"
-        );
-    }
-}
-
-#[test]
-fn what_is_not_understood_fails_closed() {
-    let deny_all = "action: Deny, rules: [AuthorizationRule { from: [], to: [] }]";
-    for (spec, expected, message) in [
-        (
-            "{rules: [{when: [{key: a, values: [b]}]}]}",
-            "action: Allow, rules: []",
-            "`when` is not served yet: the rule is left out",
-        ),
-        (
-            "{action: DENY, rules: [{when: [{key: a, values: [b]}]}]}",
-            deny_all,
-            "`when` is not served yet: the rule is taken without it",
-        ),
-        ("{rules: [{from: [{source: {ipBlocks: [1.2.3.4]}}]}]}", "action: Allow, rules: []", "`ipBlocks`"),
-        ("{rules: [{from: [{source: {}}]}]}", "action: Allow, rules: []", "`source` without a value"),
-        ("{rules: [{from: []}]}", "action: Allow, rules: []", "empty `from` or `to`"),
-        ("{rules: [{to: [{operation: {ports: [x]}}]}]}", "action: Allow, rules: []", "`x` is not a port"),
-        ("{rules: [{to: [{operation: {paths: ['/a/{*}']}}]}]}", "action: Allow, rules: []", "path template"),
-        ("{action: CUSTOM, provider: {name: x}, rules: [{}]}", deny_all, "CUSTOM is not served yet"),
-    ] {
-        let (compiled, problems) = in_force(&policy("p", "shop", spec));
-        assert!(compiled.contains(expected), "{spec}: {compiled}");
-        assert!(
-            problems.iter().any(|problem| problem.starts_with("error: ") && problem.contains(message)),
-            "{spec}: {problems:?}"
-        );
-    }
-    let (compiled, _) = in_force(&policy(
-        "p",
-        "shop",
-        "{action: DENY, rules: [{to: [{operation: {paths: [/x, '/a/{*}']}}]}]}",
-    ));
-    assert!(compiled.contains("paths: []"), "a DENY that is not understood is widened: {compiled}");
-    let (compiled, problems) = in_force(&policy("p", "shop", "{actoin: DENY}"));
-    assert!(compiled.contains(deny_all) && problems.len() == 1, "{compiled} {problems:?}");
-}
-
-#[test]
-fn a_policy_without_action_or_rules_allows_nothing() {
-    let (compiled, problems) = in_force(&policy("p", "shop", "{}"));
-    assert!(compiled.contains("action: Allow, rules: []") && problems.is_empty(), "{compiled} {problems:?}");
-    let (audit, problems) = in_force(&policy("p", "shop", "{action: AUDIT, rules: [{}]}"));
-    assert!(audit == "[]" && problems.len() == 1, "{audit} {problems:?}");
-}
-
-#[test]
-fn a_policy_that_is_tried_out_is_not_in_force() {
-    let dry = policy("p", "shop", "{action: DENY, rules: [{}]}")
-        .replace("namespace: shop}", "namespace: shop, annotations: {istio.io/dry-run: 'true', x: y}}");
-    let (compiled, problems) = in_force(&dry);
-    assert!(compiled == "[]" && problems.len() == 1, "{compiled} {problems:?}");
-}
-
-#[test]
-fn cluster_local_stands_for_the_domain_of_the_mesh() {
-    let mesh = "apiVersion: towpath.dev/v1alpha1\nkind: Mesh\nmetadata: {name: m}\nspec: {trustDomain: td.example}\n---\n";
-    let rule =
-        "{rules: [{from: [{source: {principals: [cluster.local/ns/a/sa/b, other.example/ns/a/sa/b]}}]}]}";
-    let (compiled, _) = in_force(&format!("{mesh}{}", policy("p", "shop", rule)));
-    for principal in ["td.example/ns/a/sa/b", "other.example/ns/a/sa/b"] {
-        assert!(compiled.contains(&format!("Exact(\"{principal}\")")), "{compiled}");
-    }
-}
-
-#[test]
-fn service_accounts_are_principals_of_any_trust_domain() {
-    let (compiled, problems) =
-        in_force(&policy("p", "shop", "{rules: [{from: [{source: {serviceAccounts: [web, other/job]}}]}]}"));
-    assert!(problems.is_empty(), "{problems:?}");
-    for suffix in ["/ns/shop/sa/web", "/ns/other/sa/job"] {
-        assert!(compiled.contains(&format!("Suffix(\"{suffix}\")")), "{compiled}");
-    }
 }
 
 fn mesh_route(name: &str, namespace: &str, rules: &str) -> String {

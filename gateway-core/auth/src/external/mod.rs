@@ -18,8 +18,8 @@ use towpath_gateway_core::{Backend, Fault, GrpcStatus, Policy, Reason};
 pub use self::answer::{ExternalVerdict, HeaderChanges};
 pub use self::ask::ask_external;
 
-/// A service that decides about requests (Gateway API, `HTTPExternalAuthFilter`; Envoy, `ext_authz`). It fails closed: a
-/// request about which it could not be asked is refused.
+/// A service that decides about requests (Gateway API, `HTTPExternalAuthFilter`; Envoy, `ext_authz`). Unless it says
+/// otherwise it fails closed: a request about which it could not be asked is refused.
 #[derive(Debug, Clone)]
 pub struct ExternalAuth {
     /// Who asked for it, as refusals name it in the log: `namespace/name`.
@@ -34,6 +34,8 @@ pub struct ExternalAuth {
     pub timeout: Duration,
     /// What requests are answered with if it could not be asked.
     pub status_on_error: StatusCode,
+    /// Let pass what it could not be asked about.
+    pub fail_open: bool,
 }
 
 impl Policy for ExternalAuth {}
@@ -66,7 +68,7 @@ impl ExternalAuth {
     /// requests end as 403 (the default of Envoy's `status_on_error`).
     pub fn new(name: impl Into<Arc<str>>, backend: Arc<Backend>, protocol: ExternalAuthProtocol) -> Self {
         let (timeout, status_on_error) = (Self::TIMEOUT, StatusCode::FORBIDDEN);
-        Self { name: name.into(), backend, protocol, max_body: 0, timeout, status_on_error }
+        Self { name: name.into(), backend, protocol, max_body: 0, timeout, status_on_error, fail_open: false }
     }
 
     /// The end of a request about which the service could not be asked.

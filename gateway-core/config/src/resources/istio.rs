@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_saphyr::Spanned;
 
 use super::Text;
@@ -45,13 +44,30 @@ pub(crate) enum ModeSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct AuthorizationPolicySpec {
     pub(crate) selector: Option<WorkloadSelector>,
-    pub(crate) target_ref: Option<Spanned<IgnoredAny>>,
-    pub(crate) target_refs: Option<Spanned<IgnoredAny>>,
+    pub(crate) target_ref: Option<PolicyTargetRef>,
+    #[serde(default)]
+    pub(crate) target_refs: Vec<PolicyTargetRef>,
     #[serde(default)]
     pub(crate) rules: Vec<Spanned<RuleSpec>>,
     pub(crate) action: Option<Spanned<ActionSpec>>,
-    #[serde(rename = "provider")]
-    pub(crate) _provider: Option<IgnoredAny>,
+    pub(crate) provider: Option<ProviderRef>,
+}
+
+/// What a policy is attached to (Istio, `PolicyTargetReference`).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct PolicyTargetRef {
+    #[serde(default)]
+    pub(crate) group: String,
+    pub(crate) kind: String,
+    pub(crate) name: Text,
+    pub(crate) namespace: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ProviderRef {
+    pub(crate) name: Text,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -68,7 +84,7 @@ pub(crate) enum ActionSpec {
 pub(crate) struct RuleSpec {
     pub(crate) from: Option<Vec<FromSpec>>,
     pub(crate) to: Option<Vec<ToSpec>>,
-    pub(crate) when: Option<Spanned<Vec<IgnoredAny>>>,
+    pub(crate) when: Option<Vec<ConditionSpec>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -83,23 +99,23 @@ pub(crate) struct ToSpec {
     pub(crate) operation: OperationSpec,
 }
 
-type Values = Option<Vec<String>>;
+pub(crate) type Values = Option<Vec<Text>>;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct SourceSpec {
     pub(crate) principals: Values,
     pub(crate) not_principals: Values,
+    pub(crate) request_principals: Values,
+    pub(crate) not_request_principals: Values,
     pub(crate) namespaces: Values,
     pub(crate) not_namespaces: Values,
     pub(crate) service_accounts: Values,
     pub(crate) not_service_accounts: Values,
-    pub(crate) request_principals: Option<Spanned<IgnoredAny>>,
-    pub(crate) not_request_principals: Option<Spanned<IgnoredAny>>,
-    pub(crate) ip_blocks: Option<Spanned<IgnoredAny>>,
-    pub(crate) not_ip_blocks: Option<Spanned<IgnoredAny>>,
-    pub(crate) remote_ip_blocks: Option<Spanned<IgnoredAny>>,
-    pub(crate) not_remote_ip_blocks: Option<Spanned<IgnoredAny>>,
+    pub(crate) ip_blocks: Values,
+    pub(crate) not_ip_blocks: Values,
+    pub(crate) remote_ip_blocks: Values,
+    pub(crate) not_remote_ip_blocks: Values,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -107,49 +123,60 @@ pub(crate) struct SourceSpec {
 pub(crate) struct OperationSpec {
     pub(crate) hosts: Values,
     pub(crate) not_hosts: Values,
-    pub(crate) ports: Option<Vec<Text>>,
-    pub(crate) not_ports: Option<Vec<Text>>,
+    pub(crate) ports: Values,
+    pub(crate) not_ports: Values,
     pub(crate) methods: Values,
     pub(crate) not_methods: Values,
-    pub(crate) paths: Option<Vec<Text>>,
-    pub(crate) not_paths: Option<Vec<Text>>,
+    pub(crate) paths: Values,
+    pub(crate) not_paths: Values,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct ConditionSpec {
+    pub(crate) key: Text,
+    pub(crate) values: Values,
+    pub(crate) not_values: Values,
 }
 
 impl SourceSpec {
     /// Whether no field has a value.
     pub(crate) fn is_empty(&self) -> bool {
-        let texts = [
+        are_blank(&[
             &self.principals,
             &self.not_principals,
+            &self.request_principals,
+            &self.not_request_principals,
             &self.namespaces,
             &self.not_namespaces,
             &self.service_accounts,
             &self.not_service_accounts,
-        ];
-        let others = [
-            &self.request_principals,
-            &self.not_request_principals,
             &self.ip_blocks,
             &self.not_ip_blocks,
             &self.remote_ip_blocks,
             &self.not_remote_ip_blocks,
-        ];
-        texts.iter().all(|values| is_blank(values.as_deref())) && others.iter().all(|value| value.is_none())
+        ])
     }
 }
 
 impl OperationSpec {
     /// Whether no field has a value.
     pub(crate) fn is_empty(&self) -> bool {
-        let texts = [&self.hosts, &self.not_hosts, &self.methods, &self.not_methods];
-        let places = [&self.ports, &self.not_ports, &self.paths, &self.not_paths];
-        texts.iter().all(|values| is_blank(values.as_deref()))
-            && places.iter().all(|values| is_blank(values.as_deref()))
+        are_blank(&[
+            &self.hosts,
+            &self.not_hosts,
+            &self.ports,
+            &self.not_ports,
+            &self.methods,
+            &self.not_methods,
+            &self.paths,
+            &self.not_paths,
+        ])
     }
 }
 
-fn is_blank<T>(values: Option<&[T]>) -> bool {
-    values.is_none_or(<[T]>::is_empty)
+fn are_blank(fields: &[&Values]) -> bool {
+    fields.iter().all(|values| values.as_deref().is_none_or(<[_]>::is_empty))
 }
 
 #[derive(Debug, Deserialize)]

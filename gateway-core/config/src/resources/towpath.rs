@@ -17,8 +17,83 @@ use crate::{ObjectName, Scenario};
 pub(crate) struct MeshSpec {
     pub(crate) scenario: Option<ScenarioWord>,
     pub(crate) trust_domain: Option<Text>,
+    #[serde(default)]
+    pub(crate) trust_domain_aliases: Vec<Text>,
     pub(crate) root_namespace: Option<String>,
     pub(crate) ingress: Option<IngressSpec>,
+    pub(crate) path_normalization: Option<PathNormalizationSpec>,
+    pub(crate) gateway_topology: Option<GatewayTopologySpec>,
+    #[serde(default)]
+    pub(crate) extension_providers: Vec<ExtensionProviderSpec>,
+}
+
+/// Istio, `MeshConfig.ProxyPathNormalization`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct PathNormalizationSpec {
+    pub(crate) normalization: NormalizationSpec,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(crate) enum NormalizationSpec {
+    Default,
+    None,
+    Base,
+    MergeSlashes,
+    DecodeAndMergeSlashes,
+}
+
+/// Istio, `Topology`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct GatewayTopologySpec {
+    #[serde(default)]
+    pub(crate) num_trusted_proxies: u8,
+}
+
+/// An external authorizer that CUSTOM policies name (Istio, `MeshConfig.ExtensionProvider`).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct ExtensionProviderSpec {
+    pub(crate) name: Text,
+    pub(crate) envoy_ext_authz_http: Option<ExtAuthzHttpSpec>,
+    pub(crate) envoy_ext_authz_grpc: Option<ExtAuthzGrpcSpec>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct ExtAuthzHttpSpec {
+    pub(crate) service: Text,
+    pub(crate) port: u16,
+    pub(crate) timeout: Option<Span>,
+    pub(crate) path_prefix: Option<String>,
+    #[serde(default)]
+    pub(crate) fail_open: bool,
+    pub(crate) status_on_error: Option<Text>,
+    #[serde(default)]
+    pub(crate) include_request_headers_in_check: Vec<FieldName>,
+    pub(crate) include_request_body_in_check: Option<RequestBodySpec>,
+    #[serde(default)]
+    pub(crate) headers_to_upstream_on_allow: Vec<FieldName>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct ExtAuthzGrpcSpec {
+    pub(crate) service: Text,
+    pub(crate) port: u16,
+    pub(crate) timeout: Option<Span>,
+    #[serde(default)]
+    pub(crate) fail_open: bool,
+    pub(crate) status_on_error: Option<Text>,
+    pub(crate) include_request_body_in_check: Option<RequestBodySpec>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct RequestBodySpec {
+    pub(crate) max_request_bytes: u32,
 }
 
 #[derive(Debug, Clone, Copy)]

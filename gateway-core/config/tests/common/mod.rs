@@ -92,6 +92,17 @@ pub(crate) fn route(name: &str, rules: &str) -> String {
     )
 }
 
+/// The sidecar of a workload that takes in port 9080.
+pub(crate) fn sidecar(workload: &str, map: &str) -> Options {
+    let inbound = vec!["9080=10.0.0.1:15006>127.0.0.1:9080".parse().unwrap()];
+    Options {
+        workload: Some(workload.parse().unwrap()),
+        port_map: Some(map.parse().unwrap()),
+        has_identity: true,
+        ..Options::new(Role::Sidecar { inbound })
+    }
+}
+
 /// A new authority, in PEM.
 pub(crate) fn root() -> String {
     let mut params = CertificateParams::default();

@@ -1,0 +1,240 @@
+//! `AuthorizationPolicy`: where it holds, and what becomes of what is not understood.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{WORLD, compiled, gateway, problems, sidecar};
+use towpath_auth::{AuthorizationPolicies, ExternalAuthProtocol};
+use towpath_config::{Duty, Options, Snapshot};
+
+fn policy(name: &str, namespace: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {spec}\n---\n"
+    )
+}
+
+/// The policies of the first listener that has some.
+fn authorization(snapshot: &Snapshot) -> AuthorizationPolicies {
+    let policies = snapshot.listeners.iter().find_map(|listener| match &listener.duty {
+        Duty::Inbound { authorization, .. } | Duty::Edge { authorization, .. } => Some(authorization.clone()),
+        _ => None,
+    });
+    policies.unwrap()
+}
+
+/// The policies in force at the pod, as they are compiled.
+fn in_force(policies: &str) -> (String, Vec<String>) {
+    let snapshot = compiled(&[WORLD, policies], &sidecar("shop/pages-0", ""));
+    (format!("{:?}", authorization(&snapshot).iter().collect::<Vec<_>>()), problems(&snapshot))
+}
+
+#[test]
+fn policies_select_by_namespace_and_labels() {
+    for (namespace, selector, selected) in [
+        ("shop", "", true),
+        ("shop", "selector: {matchLabels: {app: pages}}", true),
+        ("shop", "selector: {matchLabels: {app: other}}", false),
+        ("istio-system", "", true),
+        ("istio-system", "selector: {matchLabels: {app: pages}}", true),
+        ("other", "", false),
+        ("shop", "targetRefs: [{kind: Service, name: pages}]", true),
+        ("shop", "targetRef: {group: core, kind: Service, name: pages}", true),
+        ("shop", "targetRefs: [{kind: Service, name: ratings}, {kind: Service, name: pages}]", true),
+        ("shop", "targetRefs: [{kind: Service, name: ratings}]", false),
+        ("shop", "targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: gw}]", false),
+    ] {
+        let (compiled, problems) = in_force(&policy("p", namespace, &format!("{{{selector}}}")));
+        assert_eq!(
+            compiled.contains(&format!("{namespace}/p")),
+            selected,
+            "{namespace} {selector}: {compiled} {problems:?}"
+        );
+    }
+}
+
+#[test]
+fn policies_select_gateways() {
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: gw-0, namespace: edge, labels: {app: gw}}\n---\n";
+    let class = "apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\nmetadata: {name: towpath}\nspec: {controllerName: a}\n---\n";
+    let target = |kind: &str, name: &str| {
+        format!("targetRefs: [{{group: gateway.networking.k8s.io, kind: {kind}, name: {name}}}]")
+    };
+    let known = Some("edge/gw-0".parse().unwrap());
+    for (workload, namespace, spec, selected) in [
+        (None, "edge", String::new(), false),
+        (None, "istio-system", String::new(), true),
+        (None, "istio-system", "selector: {matchLabels: {app: gw}}".into(), false),
+        (known.clone(), "edge", String::new(), true),
+        (known.clone(), "edge", "selector: {matchLabels: {app: gw}}".into(), true),
+        (known.clone(), "edge", "selector: {matchLabels: {app: other}}".into(), false),
+        (None, "edge", target("Gateway", "gw"), true),
+        (None, "shop", target("Gateway", "gw"), false),
+        (known, "edge", target("Gateway", "other"), false),
+        (None, "istio-system", target("GatewayClass", "towpath"), true),
+        (None, "edge", target("GatewayClass", "towpath"), false),
+    ] {
+        let options = Options { workload, ..gateway() };
+        let snapshot = compiled(&[WORLD, pod, class, &policy("p", namespace, &format!("{{{spec}}}"))], &options);
+        let found = authorization(&snapshot).iter().count() == 1;
+        assert_eq!(found, selected, "{:?} {namespace} {spec}: {:?}", options.workload, problems(&snapshot));
+    }
+}
+
+#[test]
+fn what_is_not_understood_fails_closed() {
+    let all = "rules: [AuthorizationRule { from: [], to: [], when: [] }]";
+    let (deny_all, custom_all) = (format!("action: Deny, {all}"), format!("action: Custom, {all}"));
+    let nothing = "action: Allow, rules: []";
+    for (spec, expected, message) in [
+        ("{rules: [{when: [{key: a, values: [b]}]}]}", nothing, "`a` is not an attribute"),
+        ("{action: DENY, rules: [{when: [{key: a, values: [b]}]}]}", &*deny_all, "taken without it"),
+        ("{rules: [{when: [{key: source.ip}]}]}", nothing, "has no values"),
+        ("{rules: [{when: [{key: 'request.headers[]', values: [b]}]}]}", nothing, "request.headers[NAME]"),
+        ("{rules: [{when: [{key: 'request.auth.claims', values: [b]}]}]}", nothing, "claims[NAME]"),
+        ("{rules: [{from: [{source: {ipBlocks: [1.2.3]}}]}]}", nothing, "`1.2.3` is neither"),
+        ("{rules: [{from: [{source: {principals: [a], serviceAccounts: [b]}}]}]}", nothing, "do not go together"),
+        ("{rules: [{from: [{source: {serviceAccounts: ['b*']}}]}]}", nothing, "is not a service account"),
+        ("{rules: [{from: [{source: {}}]}]}", nothing, "`source` without a value"),
+        ("{rules: [{from: []}]}", nothing, "empty `from`, `to` or `when`"),
+        ("{rules: [{to: [{operation: {ports: [x]}}]}]}", nothing, "`x` is not a port"),
+        ("{rules: [{to: [{operation: {hosts: ['']}}]}]}", nothing, "`hosts` has an empty value"),
+        ("{rules: [{to: [{operation: {paths: ['/a/{*}/{x}']}}]}]}", nothing, "`{` stands for itself nowhere"),
+        ("{action: CUSTOM, provider: {name: x}, rules: [{}]}", &*custom_all, "no extension provider `x`"),
+        ("{action: CUSTOM, rules: [{}]}", &*custom_all, "CUSTOM needs a `provider`"),
+        ("{provider: {name: x}}", nothing, "goes with action CUSTOM alone"),
+        ("{targetRefs: [{kind: Pod, name: x}]}", &*deny_all, "is no target"),
+        ("{targetRefs: [{kind: Service, name: x, namespace: y}]}", &*deny_all, "in its own namespace"),
+        ("{selector: {}, targetRefs: [{kind: Service, name: x}]}", &*deny_all, "not both"),
+    ] {
+        let (compiled, problems) = in_force(&policy("p", "shop", spec));
+        assert!(compiled.contains(expected), "{spec}: {compiled}");
+        assert!(
+            problems.iter().any(|problem| problem.starts_with("error: ") && problem.contains(message)),
+            "{spec}: {problems:?}"
+        );
+    }
+    let (compiled, _) =
+        in_force(&policy("p", "shop", "{action: DENY, rules: [{to: [{operation: {paths: [/x, '/{*}{*}']}}]}]}"));
+    assert!(
+        compiled.contains("paths: Values { is: [], not: [] }"),
+        "a DENY that is not understood is widened: {compiled}"
+    );
+    let (compiled, problems) = in_force(&policy("p", "shop", "{actoin: DENY}"));
+    assert!(compiled.contains(&deny_all) && problems.len() == 1, "{compiled} {problems:?}");
+}
+
+#[test]
+fn a_target_that_is_not_there_is_told_of() {
+    let (compiled, problems) = in_force(&policy("p", "shop", "{targetRefs: [{kind: Service, name: none}]}"));
+    assert!(compiled == "[]" && problems.len() == 1, "{compiled} {problems:?}");
+    assert!(problems[0].contains("there is no Service shop/none"), "{problems:?}");
+}
+
+#[test]
+fn a_policy_without_action_or_rules_allows_nothing() {
+    let (compiled, problems) = in_force(&policy("p", "shop", "{}"));
+    assert!(compiled.contains("action: Allow, rules: []") && problems.is_empty(), "{compiled} {problems:?}");
+    let (audit, problems) = in_force(&policy("p", "shop", "{action: AUDIT, rules: [{}]}"));
+    assert!(audit.contains("action: Audit") && problems.is_empty(), "{audit} {problems:?}");
+}
+
+#[test]
+fn a_policy_that_is_tried_out_is_told_of_and_not_in_force() {
+    for (action, tried) in [("DENY", true), ("ALLOW", true), ("AUDIT", false), ("CUSTOM", false)] {
+        let dry = policy("p", "shop", &format!("{{action: {action}, rules: [{{}}]}}"))
+            .replace("namespace: shop}", "namespace: shop, annotations: {istio.io/dry-run: 'true', x: y}}");
+        let snapshot = compiled(&[WORLD, &dry], &sidecar("shop/pages-0", ""));
+        let policies = authorization(&snapshot);
+        assert!(policies.iter().next().is_none() && policies.is_empty() != tried, "{action}: {policies:?}");
+        assert_eq!(problems(&snapshot).len(), 1, "{:?}", problems(&snapshot));
+    }
+}
+
+#[test]
+fn cluster_local_stands_for_the_domains_of_the_mesh() {
+    let mesh = "apiVersion: towpath.dev/v1alpha1\nkind: Mesh\nmetadata: {name: m}\nspec: {trustDomain: td.example, trustDomainAliases: [old]}\n---\n";
+    let rule =
+        "{rules: [{from: [{source: {principals: [cluster.local/ns/a/sa/b, other.example/ns/a/sa/b]}}]}]}";
+    let (compiled, _) = in_force(&format!("{mesh}{}", policy("p", "shop", rule)));
+    for principal in ["td.example/ns/a/sa/b", "old/ns/a/sa/b", "other.example/ns/a/sa/b"] {
+        assert!(compiled.contains(&format!("Exact(\"{principal}\")")), "{compiled}");
+    }
+}
+
+#[test]
+fn service_accounts_are_of_the_policys_namespace_or_of_their_own() {
+    let (compiled, problems) =
+        in_force(&policy("p", "shop", "{rules: [{from: [{source: {serviceAccounts: [web, other/job]}}]}]}"));
+    assert!(problems.is_empty(), "{problems:?}");
+    for (namespace, name) in [("shop", "web"), ("other", "job")] {
+        let account = format!("ServiceAccount {{ namespace: \"{namespace}\", name: \"{name}\" }}");
+        assert!(compiled.contains(&account), "{compiled}");
+    }
+}
+
+const PROVIDERS: &str = "
+apiVersion: towpath.dev/v1alpha1
+kind: Mesh
+metadata: {name: m}
+spec:
+  extensionProviders:
+    - name: http
+      envoyExtAuthzHttp: {service: ratings.shop.svc.cluster.local, port: 9080, pathPrefix: /check, timeout: 1s, failOpen: true, statusOnError: '503', headersToUpstreamOnAllow: [x-user]}
+    - name: grpc
+      envoyExtAuthzGrpc: {service: shop/plain.shop.svc.cluster.local, port: 80, includeRequestBodyInCheck: {maxRequestBytes: 100}}
+    - name: gone
+      envoyExtAuthzGrpc: {service: gone.shop, port: 80}
+---
+";
+
+#[test]
+fn custom_policies_ask_the_providers_of_the_mesh() {
+    let custom = |provider: &str| {
+        policy("p", "shop", &format!("{{action: CUSTOM, provider: {{name: {provider}}}, rules: [{{}}]}}"))
+    };
+    let asked = |provider: &str| {
+        let snapshot = compiled(&[WORLD, PROVIDERS, &custom(provider)], &sidecar("shop/pages-0", ""));
+        let auth = authorization(&snapshot).iter().find_map(|policy| policy.provider.clone()).unwrap();
+        (auth, problems(&snapshot))
+    };
+    let (http, found) = asked("http");
+    assert!(found.is_empty(), "{found:?}");
+    assert_eq!((&*http.name, &*http.backend.name), ("shop/p", "shop/ratings:9080"));
+    assert_eq!((http.fail_open, http.status_on_error.as_u16(), http.timeout.as_secs()), (true, 503, 1));
+    assert!(matches!(&http.protocol, ExternalAuthProtocol::Http { path_prefix, .. } if &**path_prefix == "/check"));
+    let (grpc, found) = asked("grpc");
+    assert!(found.is_empty(), "{found:?}");
+    assert_eq!((&*grpc.backend.name, grpc.max_body, grpc.fail_open), ("shop/plain:80", 100, false));
+    assert!(matches!(grpc.protocol, ExternalAuthProtocol::Grpc { .. }));
+    let (gone, found) = asked("gone");
+    assert!(gone.backend.endpoints().is_none() && found[0].contains("there is no Service shop/gone"), "{found:?}");
+    let options = Options { assume_providers: true, ..sidecar("shop/pages-0", "") };
+    let assumed = compiled(&[WORLD, &custom("any")], &options);
+    assert!(problems(&assumed).is_empty());
+    let auth: Arc<_> = authorization(&assumed).iter().find_map(|policy| policy.provider.clone()).unwrap();
+    assert_eq!(&*auth.backend.name, "any");
+}
+
+#[test]
+fn providers_that_make_no_sense_are_refused_with_their_place() {
+    for (spec, message) in [
+        ("{name: a}", "is `envoyExtAuthzHttp` or `envoyExtAuthzGrpc`"),
+        ("{name: a, envoyExtAuthzGrpc: {service: a, port: 1}}", "`a` names no Service"),
+        (
+            "{name: a, envoyExtAuthzGrpc: {service: a.b, port: 1, statusOnError: '200'}}",
+            "`200` is not the status of a refusal",
+        ),
+        (
+            "{name: a, envoyExtAuthzGrpc: {service: a.b, port: 1}}, {name: a, envoyExtAuthzGrpc: {service: a.b, port: 1}}",
+            "two providers `a`",
+        ),
+    ] {
+        let mesh = format!(
+            "apiVersion: towpath.dev/v1alpha1\nkind: Mesh\nmetadata: {{name: m}}\nspec: {{extensionProviders: [{spec}]}}\n"
+        );
+        let found = problems(&compiled(&[&mesh], &gateway()));
+        assert!(found.iter().any(|problem| problem.contains(message)), "{spec}: {found:?}");
+    }
+}
