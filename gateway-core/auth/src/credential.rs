@@ -1,4 +1,4 @@
-//! Finds an API key in a request, and takes it out.
+//! Finds credentials in a request, and takes them out.
 
 use std::borrow::Cow;
 
@@ -27,7 +27,7 @@ pub(crate) fn carried<'a>(location: &ApiKeyLocation, uri: &'a Uri, headers: &'a 
         ApiKeyLocation::Header(name) => {
             single(headers.get_all(name).iter().filter_map(|value| key_in(name, value)).map(Cow::Borrowed))
         }
-        ApiKeyLocation::Query(name) => single(parameters(uri, name).map(|(_, value)| decoded(value))),
+        ApiKeyLocation::Query(name) => single(parameters_of(uri, name)),
     }
 }
 
@@ -54,6 +54,11 @@ fn key_in<'a>(name: &HeaderName, value: &'a HeaderValue) -> Option<&'a [u8]> {
 fn parameters<'a>(uri: &'a Uri, name: &str) -> impl Iterator<Item = (&'a str, &'a str)> {
     let pieces = uri.query().unwrap_or_default().split('&');
     pieces.filter_map(move |piece| Some((piece, assigned(piece, name)?)))
+}
+
+/// The values of a parameter of the query, decoded.
+pub(crate) fn parameters_of<'a>(uri: &'a Uri, name: &str) -> impl Iterator<Item = Cow<'a, [u8]>> {
+    parameters(uri, name).map(|(_, value)| decoded(value))
 }
 
 fn assigned<'a>(piece: &'a str, name: &str) -> Option<&'a str> {
@@ -89,7 +94,8 @@ pub(crate) fn remove(location: &ApiKeyLocation, parts: &mut Parts) -> Result<(),
     Ok(())
 }
 
-fn without(uri: &Uri, name: &str) -> Result<Uri, http::Error> {
+/// The target without a parameter.
+pub(crate) fn without(uri: &Uri, name: &str) -> Result<Uri, http::Error> {
     let query = uri.query().unwrap_or_default();
     let mut target = String::with_capacity(uri.path().len() + 1 + query.len());
     target.push_str(uri.path());

@@ -9,6 +9,8 @@ mod credential;
 mod custom_authorize;
 mod external;
 mod external_auth;
+mod jwt;
+mod jwt_layer;
 mod key_layer;
 mod request_facts;
 
@@ -24,4 +26,8 @@ pub use authorize_connection::{AuthorizeConnection, ConnectionAuthorizeLayer};
 pub use custom_authorize::{CustomAuthorize, CustomAuthorizeLayer};
 pub use external::{ExternalAuth, ExternalAuthProtocol, ExternalVerdict, HeaderChanges, ask_external};
 pub use external_auth::{AskExternally, ExternalAuthFuture, ExternalAuthLayer};
+pub use jwt::{
+    InvalidKeySet, JwtRule, KeySet, RequestAuthentications, TokenLocation, TokenRefusal, TokenRefused,
+};
+pub use jwt_layer::{CheckTokens, JwtLayer};
 pub use key_layer::{ApiKeyLayer, CheckApiKey};

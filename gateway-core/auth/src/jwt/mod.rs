@@ -1,0 +1,196 @@
+//! JSON Web Tokens as Istio's `RequestAuthentication` asks for them: which are looked for where, and what comes of them.
+//!
+//! Without a clock and without a connection: [`RequestAuthentications::authenticate`] is given the time, and keys are
+//! [`Live`], for whoever fetches them.
+
+mod json;
+mod keys;
+mod locate;
+#[cfg(test)]
+mod tests;
+mod token;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use towpath_gateway_core::{Claim, Live, Token};
+
+pub use self::keys::{InvalidKeySet, KeySet};
+pub use self::locate::TokenLocation;
+pub use self::token::Refusal as TokenRefusal;
+
+/// What is said about the tokens of one issuer (Istio, `JWTRule`).
+#[derive(Debug, Clone)]
+pub struct JwtRule {
+    /// `namespace/name` of the policy, as refusals name it in the log.
+    pub name: Arc<str>,
+    /// Who makes the tokens: their claim `iss`.
+    pub issuer: Arc<str>,
+    /// Whom they are for; empty: anybody.
+    pub audiences: Vec<Arc<str>>,
+    /// The issuer's keys.
+    pub keys: Live<KeySet>,
+    /// Where tokens are looked for.
+    pub locations: Vec<TokenLocation>,
+    /// Whether a token that was taken goes on to the backend.
+    pub forward: bool,
+    /// The header that the payload goes on in, in base64url.
+    pub payload_header: Option<HeaderName>,
+    /// Headers that claims go on in, each with the path of its claim.
+    pub claim_headers: Vec<(HeaderName, Vec<Box<str>>)>,
+    /// Claims that are lists of words, besides `scope` and `permission`.
+    pub words: Vec<Box<str>>,
+}
+
+impl JwtRule {
+    /// A rule for any audience and the default places, after which the token goes no further.
+    pub fn new(name: impl Into<Arc<str>>, issuer: impl Into<Arc<str>>, keys: Live<KeySet>) -> Self {
+        Self {
+            name: name.into(),
+            issuer: issuer.into(),
+            audiences: Vec::new(),
+            keys,
+            locations: TokenLocation::defaults(),
+            forward: false,
+            payload_header: None,
+            claim_headers: Vec::new(),
+            words: Vec::new(),
+        }
+    }
+}
+
+/// The rules in force for one workload, of however many policies.
+#[derive(Debug, Clone, Default)]
+pub struct RequestAuthentications {
+    rules: Vec<JwtRule>,
+    /// Headers that only this side may write.
+    outputs: Vec<HeaderName>,
+}
+
+/// Why a request ends: the rule that is closest to its token, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenRefused {
+    /// The name of the rule's policy.
+    pub name: Arc<str>,
+    /// What is wrong.
+    pub refusal: TokenRefusal,
+}
+
+/// What one rule finds.
+enum Found<'r> {
+    Nothing,
+    Taken { rule: &'r JwtRule, token: Token, payload: String },
+    Refused(TokenRefused),
+}
+
+impl RequestAuthentications {
+    /// All rules that hold for a workload, in their order.
+    pub fn new(rules: Vec<JwtRule>) -> Self {
+        let mut outputs: Vec<HeaderName> = Vec::new();
+        for rule in &rules {
+            let claims = rule.claim_headers.iter().map(|(name, _)| name);
+            for name in claims.chain(&rule.payload_header) {
+                if !outputs.contains(name) {
+                    outputs.push(name.clone());
+                }
+            }
+        }
+        Self { rules, outputs }
+    }
+
+    /// Whether there are no rules.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// The rules, in their order.
+    pub fn rules(&self) -> &[JwtRule] {
+        &self.rules
+    }
+
+    /// Checks the tokens of a request, writes into it what rules say, and answers with the token that was taken. A request
+    /// without a token passes; so does one in which any rule takes all the tokens in its places (Istio, several rules).
+    pub fn authenticate(&self, parts: &mut Parts, now: SystemTime) -> Result<Option<Token>, TokenRefused> {
+        let found: Vec<_> = self.rules.iter().map(|rule| find(rule, parts, now)).collect();
+        let mut taken = Vec::new();
+        let mut refused: Option<TokenRefused> = None;
+        for found in found {
+            match found {
+                Found::Nothing => {}
+                Found::Taken { rule, token, payload } => taken.push((rule, token, payload)),
+                // That the issuer is another one says least.
+                Found::Refused(new) => match &refused {
+                    Some(there) if there.refusal >= new.refusal => {}
+                    _ => refused = Some(new),
+                },
+            }
+        }
+        if let (true, Some(refused)) = (taken.is_empty(), refused) {
+            return Err(refused);
+        }
+        self.strip(&mut parts.headers);
+        for (rule, token, payload) in &taken {
+            carry_out(rule, token, payload, parts);
+        }
+        Ok(taken.into_iter().next().map(|(_, token, _)| token))
+    }
+
+    /// Drops headers that only this side may write.
+    pub fn strip(&self, headers: &mut HeaderMap) {
+        self.outputs.iter().for_each(|name| drop(headers.remove(name)));
+    }
+}
+
+/// Checks the tokens in the places of one rule; all of them have to be good.
+fn find<'r>(rule: &'r JwtRule, parts: &Parts, now: SystemTime) -> Found<'r> {
+    let mut taken = None;
+    for text in rule.locations.iter().flat_map(|location| location.tokens(parts)) {
+        let checked = token::read(&text).and_then(|read| read.check(rule, now).map(|()| read));
+        match checked {
+            Ok(read) if taken.is_none() => {
+                let payload = read.payload().to_owned();
+                taken = Some((read.into_token(rule), payload));
+            }
+            Ok(_) => {}
+            Err(refusal) => return Found::Refused(TokenRefused { name: Arc::clone(&rule.name), refusal }),
+        }
+    }
+    match taken {
+        Some((token, payload)) => Found::Taken { rule, token, payload },
+        None => Found::Nothing,
+    }
+}
+
+/// Takes the token out and puts in what the rule wants of it.
+fn carry_out(rule: &JwtRule, token: &Token, payload: &str, parts: &mut Parts) {
+    if !rule.forward {
+        for location in &rule.locations {
+            // What a target or a cookie line is made of after a part is left out was valid before.
+            let _ = location.remove(parts);
+        }
+    }
+    if let (Some(name), Ok(value)) = (&rule.payload_header, HeaderValue::try_from(payload)) {
+        parts.headers.insert(name, value);
+    }
+    for (name, path) in &rule.claim_headers {
+        if let Some(value) = token.claim(path).and_then(header_value) {
+            parts.headers.insert(name, value);
+        }
+    }
+}
+
+/// A claim in a header: strings and numbers as they are, lists and objects as JSON in base64url, as in Envoy. A string that no
+/// header may hold is left out.
+fn header_value(claim: &Claim) -> Option<HeaderValue> {
+    match claim {
+        Claim::Text(text) | Claim::Words(text) => HeaderValue::from_bytes(text.as_bytes()).ok(),
+        Claim::Scalar(text) => (**text != *"null").then(|| HeaderValue::from_str(text).ok())?,
+        Claim::List(_) | Claim::Map(_) => {
+            HeaderValue::try_from(URL_SAFE_NO_PAD.encode(json::value(claim).to_string())).ok()
+        }
+    }
+}
