@@ -46,7 +46,7 @@ pub use layer::filter::{Filter, FilterFuture, FilterLayer};
 pub use layer::flow::{FlowRouteLayer, RouteFlow};
 pub use layer::inject::{InjectFaults, InjectFuture, InjectLayer};
 pub use layer::mirror::{MirrorLayer, MirrorRequests, Spawn};
-pub use layer::normalize::{Normalize, NormalizeFuture, NormalizeLayer};
+pub use layer::normalize::{Normalization, Normalize, NormalizeFuture, NormalizeLayer};
 pub use layer::persist::{PersistFuture, PersistLayer, PersistSessions};
 pub use layer::respond::{RespondDirectly, RespondFuture, RespondLayer};
 pub use layer::route::{RouteFuture, RouteLayer, RouteTo};

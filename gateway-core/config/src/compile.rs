@@ -6,9 +6,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use towpath_auth::AuthorizationPolicies;
 use towpath_gateway_core::SpiffeId;
-use towpath_routing::PathNormalization;
+use towpath_routing::{Normalization, PathNormalization};
 
 use crate::backend::Backends;
 use crate::backend_tls::TlsPolicies;
@@ -17,15 +16,16 @@ use crate::endpoints::Facts;
 use crate::load::load;
 use crate::objects::{Objects, Stored};
 use crate::peer::Peers;
+use crate::request_authentication::Authentications;
 use crate::resources::gateway::GatewaySpec;
 use crate::resources::towpath::NormalizationSpec;
 use crate::retry_budget::RetryBudgets;
 use crate::scope::Place;
 use crate::snapshot::Kept;
 use crate::status::ObjectStatus;
-use crate::topology::{Plan, plan};
+use crate::topology::{Plan, Rules, plan};
 use crate::{
-    Listener, MeshSettings, ObjectName, PlaintextHop, PortMap, Problem, Role, Scenario, Snapshot, Source,
+    Guard, Listener, MeshSettings, ObjectName, PlaintextHop, PortMap, Problem, Role, Scenario, Snapshot, Source,
     authorization, edge, policy, provider, sidecar, status,
 };
 
@@ -160,6 +160,7 @@ pub(crate) struct Work<'a> {
     /// The workload that this process serves, if it is known.
     pub(crate) workload: Option<&'a Facts>,
     pub(crate) policies: &'a authorization::Policies,
+    pub(crate) authentications: &'a Authentications,
 }
 
 impl Work<'_> {
@@ -168,14 +169,17 @@ impl Work<'_> {
         Arc::clone(&self.controller)
     }
 
-    /// The policies in force at any of these places.
-    pub(crate) fn authorization(&mut self, places: &[Place<'_>]) -> AuthorizationPolicies {
+    /// What holds at any of these places.
+    pub(crate) fn guard(&mut self, places: &[Place<'_>], normalization: Normalization) -> Guard {
         let (policies, objects, root) = (self.policies, self.objects, Arc::clone(&self.mesh.root_namespace));
-        policies.of(objects, &root, places, |name, policy| provider::resolve(self, name, policy))
+        let authentication = self.authentications.of(objects, &root, places);
+        let authorization =
+            policies.of(objects, &root, places, |name, policy| provider::resolve(self, name, policy));
+        Guard { normalization, authentication, authorization }
     }
 
-    /// The policies in force at a socket of these Gateways.
-    pub(crate) fn gateway_authorization(&mut self, gateways: &[&Stored<GatewaySpec>]) -> AuthorizationPolicies {
+    /// What holds at a socket of these Gateways.
+    pub(crate) fn gateway_guard(&mut self, gateways: &[&Stored<GatewaySpec>]) -> Guard {
         let workload = self.workload.map(Facts::place);
         let places = gateways.iter().map(|gateway| Place::Gateway {
             name: &gateway.name,
@@ -183,7 +187,12 @@ impl Work<'_> {
             workload,
         });
         let places: Vec<_> = places.collect();
-        self.authorization(&places)
+        let mut normalization = self.mesh.edge_normalization();
+        if self.plan.rules == Rules::Behind {
+            // The gateway in front is a proxy more.
+            normalization.trusted_proxies = normalization.trusted_proxies.saturating_add(1);
+        }
+        self.guard(&places, normalization)
     }
 }
 
@@ -198,6 +207,7 @@ fn compile_role(
     let providers = || objects.meshes.values().flat_map(|mesh| &mesh.spec.extension_providers);
     let known = |name: &str| options.assume_providers || providers().any(|spec| spec.name.value == name);
     let policies = authorization::Policies::compile(objects, &word.mesh, known, &mut problems);
+    let authentications = Authentications::compile(objects, &mut problems);
     let workload = options.workload.as_ref().and_then(|name| Facts::find(objects, name));
     let mut snapshot = Snapshot {
         scenario: word.scenario,
@@ -241,6 +251,7 @@ fn compile_role(
         credentials: HashMap::new(),
         workload: workload.as_ref(),
         policies: &policies,
+        authentications: &authentications,
     };
     match &options.role {
         Role::Gateway | Role::Ingress => edge::compile(&mut work),

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use serde_json::json;
-use towpath_auth::AuthorizationPolicies;
 use towpath_routing::{self as routing, Hostname, Route};
 
 use crate::compile::Work;
@@ -16,7 +15,7 @@ use crate::policy::Attachments;
 use crate::resources::gateway::GatewaySpec;
 use crate::status::{Body, Refusal, Verdict, condition, item};
 use crate::topology::Rules;
-use crate::{Duty, EdgeTls, Listener, backend_tls, crossing, flow, listener_set, retry_budget};
+use crate::{Duty, EdgeTls, Guard, Listener, backend_tls, crossing, flow, listener_set, retry_budget};
 
 /// The port of plaintext behind a gateway, for Gateways that have no HTTP listener of their own.
 const HTTP_PORT: u16 = 80;
@@ -51,8 +50,8 @@ pub(crate) fn compile(work: &mut Work<'_>) {
     let sockets = sockets(work, &mut gateways);
     let taken: BTreeSet<SocketAddr> = sockets.keys().copied().collect();
     for socket in sockets.into_values() {
-        let authorization = work.gateway_authorization(&socket.gateways);
-        work.listeners.push(socket.listener(authorization));
+        let guard = work.gateway_guard(&socket.gateways);
+        work.listeners.push(socket.listener(guard));
     }
     flow::open(work, &mut gateways, &taken);
     // Whether a listener has its socket is known now.
@@ -112,8 +111,8 @@ struct Socket<'a> {
 }
 
 impl Socket<'_> {
-    fn listener(self, authorization: AuthorizationPolicies) -> Listener {
-        let duty = Duty::Edge { tls: self.tls, routes: self.routes, authorization };
+    fn listener(self, guard: Guard) -> Listener {
+        let duty = Duty::Edge { tls: self.tls, routes: self.routes, guard };
         Listener { name: self.name.into(), address: self.address, duty }
     }
 

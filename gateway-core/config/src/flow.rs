@@ -161,7 +161,7 @@ pub(crate) fn open(work: &mut Work<'_>, gateways: &mut [GatewayState<'_>], taken
         }
     }
     for ((_, address), socket) in sockets.into_iter().filter(|(_, socket)| !socket.routes.is_empty()) {
-        let authorization = work.gateway_authorization(&socket.gateways);
+        let authorization = work.gateway_guard(&socket.gateways).authorization;
         work.listeners.push(socket.listener(address, authorization));
     }
 }

@@ -7,7 +7,7 @@ use towpath_rate_limit::RateLimit;
 use towpath_routing::{self as routing, Filters, PathMatch, RequestMatch, Rule};
 use towpath_upstream::{Retry, Timeouts};
 
-use crate::{Duty, EdgeTls, Listener, Snapshot, StreamTls};
+use crate::{Duty, EdgeTls, Guard, Listener, Snapshot, StreamTls};
 
 pub(crate) fn snapshot(snapshot: &Snapshot) -> Value {
     json!({
@@ -32,10 +32,10 @@ pub(crate) fn set(object: &mut Value, field: &str, value: Value) {
 fn listener(listener: &Listener) -> Value {
     let mut value = json!({"name": &*listener.name, "address": listener.address.to_string()});
     match &listener.duty {
-        Duty::Edge { tls, routes, authorization } => {
+        Duty::Edge { tls, routes, guard } => {
             set(&mut value, "duty", "edge".into());
             edge_tls(&mut value, tls.as_ref());
-            set(&mut value, "authorization", (!authorization.is_empty()).into());
+            self::guard(&mut value, guard);
             set(&mut value, "routes", routes.iter().map(table).collect());
         }
         Duty::Stream { tls, port, routes, authorization } => {
@@ -53,19 +53,39 @@ fn listener(listener: &Listener) -> Value {
             set(&mut value, "duty", "datagram".into());
             flows(&mut value, *port, routes, authorization);
         }
-        Duty::Inbound { port, mode, authorization, app } => {
+        Duty::Inbound { port, mode, guard, app } => {
             set(&mut value, "duty", "inbound".into());
             set(&mut value, "port", (*port).into());
             set(&mut value, "mode", mode.as_str().into());
-            set(&mut value, "authorization", (!authorization.is_empty()).into());
+            self::guard(&mut value, guard);
             set(&mut value, "app", backend(app));
         }
-        Duty::Outbound { routes } => {
+        Duty::Outbound { routes, normalization } => {
+            set(&mut value, "pathNormalization", paths(normalization));
             set(&mut value, "duty", "outbound".into());
             set(&mut value, "routes", routes.iter().map(table).collect());
         }
     }
     value
+}
+
+/// What holds before a request goes on.
+fn guard(value: &mut Value, guard: &Guard) {
+    let rules = guard.authentication.rules().iter();
+    set(value, "pathNormalization", paths(&guard.normalization));
+    set(value, "issuers", rules.map(|rule| &*rule.issuer).collect());
+    set(value, "authorization", (!guard.authorization.is_empty()).into());
+}
+
+fn paths(normalization: &routing::Normalization) -> Value {
+    let name = match normalization.paths {
+        routing::PathNormalization::None => "NONE",
+        routing::PathNormalization::Base => "BASE",
+        routing::PathNormalization::MergeSlashes => "MERGE_SLASHES",
+        routing::PathNormalization::DecodeAndMergeSlashes => "DECODE_AND_MERGE_SLASHES",
+        routing::PathNormalization::Edge => "EDGE",
+    };
+    name.into()
 }
 
 /// Names of certificates, and what is asked of clients.

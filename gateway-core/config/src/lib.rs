@@ -49,6 +49,7 @@ mod policy;
 mod problem;
 mod provider;
 mod references;
+mod request_authentication;
 mod resources;
 mod retry_budget;
 mod role;
@@ -69,7 +70,7 @@ pub use migrate::{Finding, Loss, Migration, migrate};
 pub use problem::{Position, Problem, Severity};
 pub use role::{InboundPort, ObjectName, PortMap, Role, Scenario};
 pub use snapshot::{
-    ClientValidation, ClientValidationMode, Duty, EdgeCertificate, EdgeTls, Listener, MeshSettings,
+    ClientValidation, ClientValidationMode, Duty, EdgeCertificate, EdgeTls, Guard, Listener, MeshSettings,
     PlaintextHop, Snapshot, StreamTls,
 };
 pub use source::{Source, SourceError};

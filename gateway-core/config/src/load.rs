@@ -31,8 +31,7 @@ struct FileObjects {
 }
 
 /// Kinds that are known and not compiled.
-const NOT_SERVED: &[(&str, &str)] =
-    &[("security.istio.io", "RequestAuthentication"), ("networking.istio.io", "ServiceEntry")];
+const NOT_SERVED: &[(&str, &str)] = &[("networking.istio.io", "ServiceEntry")];
 
 /// Kinds that `migrate` reads.
 const MIGRATED: &[(&str, &str)] =

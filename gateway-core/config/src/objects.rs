@@ -11,7 +11,9 @@ use crate::resources::backend_tls::BackendTlsPolicySpec;
 use crate::resources::core::{ConfigMap, EndpointSlice, Namespace, Pod, Secret, Service};
 use crate::resources::filter::HttpRouteFilterSpec;
 use crate::resources::gateway::{GatewayClassSpec, GatewaySpec, ListenerSetSpec, ReferenceGrantSpec};
-use crate::resources::istio::{AuthorizationPolicySpec, PeerAuthenticationSpec, WorkloadEntrySpec};
+use crate::resources::istio::{
+    AuthorizationPolicySpec, PeerAuthenticationSpec, RequestAuthenticationSpec, WorkloadEntrySpec,
+};
 use crate::resources::meta::{Metadata, Named};
 use crate::resources::route::{GrpcRouteSpec, HttpRouteSpec, ParentRef, PortRouteSpec, TlsRouteSpec};
 use crate::resources::towpath::{ApiKeyPolicySpec, ConsumerSpec, MeshSpec, RateLimitPolicySpec, TargetRef};
@@ -162,6 +164,7 @@ kinds! {
     EndpointSlice(EndpointSlice) in "discovery.k8s.io" Namespaced => endpoint_slices;
     PeerAuthentication(PeerAuthenticationSpec) in "security.istio.io" Namespaced => peer_authentications;
     AuthorizationPolicy(AuthorizationPolicySpec) in "security.istio.io" Namespaced => authorization_policies;
+    RequestAuthentication(RequestAuthenticationSpec) in "security.istio.io" Namespaced => request_authentications;
     WorkloadEntry(WorkloadEntrySpec) in "networking.istio.io" Namespaced => workload_entries;
     Mesh(MeshSpec) in "towpath.dev" Cluster => meshes;
     ApiKeyPolicy(ApiKeyPolicySpec) in "towpath.dev" Namespaced => api_key_policies;

@@ -40,8 +40,9 @@ pub(crate) fn compile(work: &mut Work<'_>, inbound: &[InboundPort]) {
                 continue;
             }
         };
+        let normalization = work.mesh.normalization();
         let listener_name = format!("outbound:{name}:{port}").into();
-        work.listeners.push(Listener { name: listener_name, address, duty: Duty::Outbound { routes } });
+        work.listeners.push(Listener { name: listener_name, address, duty: Duty::Outbound { routes, normalization } });
     }
 }
 
@@ -80,8 +81,8 @@ fn take_in(work: &mut Work<'_>, port: InboundPort, facts: &Facts) {
     let endpoint = Endpoint::plaintext(port.app).with_protocol(framing(work, facts, port.port));
     let endpoint = work.backends.shared(endpoint);
     let app = Arc::new(Backend::new(Arc::clone(&name), Balance::default(), vec![endpoint]));
-    let authorization = work.authorization(&[Place::Workload(facts.place())]);
-    let duty = Duty::Inbound { port: port.port, mode, authorization, app };
+    let guard = work.guard(&[Place::Workload(facts.place())], work.mesh.normalization());
+    let duty = Duty::Inbound { port: port.port, mode, guard, app };
     work.listeners.push(Listener { name, address: port.listen, duty });
 }
 

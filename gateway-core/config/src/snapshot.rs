@@ -7,10 +7,10 @@ use std::sync::Arc;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use towpath_auth::{AuthorizationPolicies, ExternalAuth};
+use towpath_auth::{AuthorizationPolicies, ExternalAuth, RequestAuthentications};
 use towpath_gateway_core::{Backend, SpiffeId, TrustDomain};
 use towpath_mesh_mtls::MtlsMode;
-use towpath_routing::{self as routing, Hostname, PathNormalization};
+use towpath_routing::{self as routing, Hostname, Normalization, PathNormalization};
 
 use crate::backend::EndpointPool;
 use crate::certificate::Credential;
@@ -85,6 +85,20 @@ pub struct MeshSettings {
 }
 
 impl MeshSettings {
+    /// The normal form of requests inside the mesh.
+    pub fn normalization(&self) -> Normalization {
+        self.over(Normalization::mesh())
+    }
+
+    /// The normal form of requests at an edge.
+    pub fn edge_normalization(&self) -> Normalization {
+        Normalization { trusted_proxies: self.trusted_proxies, ..self.over(Normalization::edge()) }
+    }
+
+    fn over(&self, default: Normalization) -> Normalization {
+        Normalization { paths: self.path_normalization.unwrap_or(default.paths), ..default }
+    }
+
     /// The trust domain and its aliases.
     pub fn trust_domains(&self) -> impl Iterator<Item = &TrustDomain> {
         std::iter::once(&self.trust_domain).chain(&self.trust_domain_aliases)
@@ -124,8 +138,8 @@ pub enum Duty {
         tls: Option<EdgeTls>,
         /// Listeners that share the socket, with their routes.
         routes: Vec<routing::Listener>,
-        /// Who may do what, by the policies that select the workload of the gateway.
-        authorization: AuthorizationPolicies,
+        /// What holds before a request goes on.
+        guard: Guard,
     },
     /// North-south, layer 4: carries connections as they are.
     Stream {
@@ -153,8 +167,8 @@ pub enum Duty {
         port: u16,
         /// What is accepted.
         mode: MtlsMode,
-        /// Who may do what.
-        authorization: AuthorizationPolicies,
+        /// What holds before a request goes on.
+        guard: Guard,
         /// The application.
         app: Arc<Backend>,
     },
@@ -162,7 +176,20 @@ pub enum Duty {
     Outbound {
         /// One listener with the routes of the service.
         routes: Vec<routing::Listener>,
+        /// The normal form of requests.
+        normalization: Normalization,
     },
+}
+
+/// What holds at a listener before a request goes on.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    /// The normal form of requests, which policies and routes see.
+    pub normalization: Normalization,
+    /// Whose tokens are taken.
+    pub authentication: RequestAuthentications,
+    /// Who may do what.
+    pub authorization: AuthorizationPolicies,
 }
 
 /// What a listener of layer 4 does about TLS.
@@ -187,7 +214,7 @@ impl Duty {
     /// Every backend that something may be sent to by a route.
     pub(crate) fn backends(&self) -> Vec<&Arc<Backend>> {
         match self {
-            Self::Edge { routes, .. } | Self::Outbound { routes } => {
+            Self::Edge { routes, .. } | Self::Outbound { routes, .. } => {
                 let rules =
                     routes.iter().flat_map(|listener| &listener.routes).flat_map(|route| &route.rules);
                 let mut backends = Vec::new();

@@ -18,7 +18,7 @@ fn policy(name: &str, namespace: &str, spec: &str) -> String {
 /// The policies of the first listener that has some.
 fn authorization(snapshot: &Snapshot) -> AuthorizationPolicies {
     let policies = snapshot.listeners.iter().find_map(|listener| match &listener.duty {
-        Duty::Inbound { authorization, .. } | Duty::Edge { authorization, .. } => Some(authorization.clone()),
+        Duty::Inbound { guard, .. } | Duty::Edge { guard, .. } => Some(guard.authorization.clone()),
         _ => None,
     });
     policies.unwrap()

@@ -18,7 +18,7 @@ const PAGES: &str = "[{backendRefs: [{name: pages, port: 9080}]}]";
 
 fn rules(snapshot: &Snapshot) -> Vec<Rule> {
     let tables = snapshot.listeners.iter().flat_map(|listener| match &listener.duty {
-        Duty::Edge { routes, .. } | Duty::Outbound { routes } => routes.clone(),
+        Duty::Edge { routes, .. } | Duty::Outbound { routes, .. } => routes.clone(),
         Duty::Inbound { .. } | Duty::Stream { .. } | Duty::Datagram { .. } => Vec::new(),
     });
     tables.flat_map(|table| table.routes).flat_map(|route| route.rules).collect()
@@ -518,8 +518,8 @@ metadata: {name: other-0, namespace: edge, labels: {app: other}}
     {
         let workload = workload.map(|name| name.parse().unwrap());
         let snapshot = compiled(&[WORLD, &route("web", PAGES), policy], &Options { workload, ..gateway() });
-        let Duty::Edge { authorization, .. } = &snapshot.listeners[0].duty else { panic!("no edge") };
-        assert_eq!(!authorization.is_empty(), in_force);
+        let Duty::Edge { guard, .. } = &snapshot.listeners[0].duty else { panic!("no edge") };
+        assert_eq!(!guard.authorization.is_empty(), in_force);
     }
 }
 

@@ -60,6 +60,8 @@ pub(crate) fn options(program: Program, args: &CompileArgs, now: SystemTime) -> 
         controller_name: args.controller_name.clone(),
         has_identity: args.identity.is_some(),
         scenario: None,
+        mesh: None,
+        assume_providers: false,
         now,
         is_local: Some(is_local),
         system_authorities: Some(system_authorities),

@@ -8,10 +8,10 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use tower::{Layer, Service, ServiceBuilder};
 use towpath_auth::AuthorizationPolicies;
-use towpath_config::{ClientValidationMode, Duty, EdgeTls, Listener, StreamTls};
+use towpath_config::{ClientValidationMode, Duty, EdgeTls, Guard, Listener, StreamTls};
 use towpath_gateway_core::{Accepted, HttpService, Live, Policies, RouteName};
 use towpath_mesh_mtls::{AcceptLayer, Identity, MtlsMode, Refusals};
-use towpath_routing::{self as routing, FlowRoutes, Routes};
+use towpath_routing::{self as routing, FlowRoutes, Normalization, Routes};
 use towpath_server::{
     CertificateError, ConnectionFuture, ConnectionService, DatagramService, Drain, EdgeCertificates, Limits,
     Serve, ServerNameLayer, TerminateLayer, UntilDrainedLayer,
@@ -39,6 +39,7 @@ pub(crate) enum LiveDuty {
     },
     Outbound {
         routes: Live<Routes>,
+        normalization: Live<Normalization>,
     },
     Stream {
         tls: LiveTls,
@@ -80,16 +81,12 @@ impl LiveSocket {
             Duty::Datagram { port, routes, authorization } => {
                 return Ok(Self::Datagrams(flow_entry(*port, routes, authorization)));
             }
-            Duty::Edge { tls, routes, authorization } => LiveDuty::Edge {
+            Duty::Edge { tls, routes, guard } => LiveDuty::Edge {
                 tls: match tls {
                     Some(tls) => Some(Live::new(edge_certificates(tls)?.server_config()?)),
                     None => None,
                 },
-                entry: Entry {
-                    routes: Live::new(Routes::new(routes.clone())),
-                    authorization: Live::new(authorization.clone()),
-                    port: port_of(routes),
-                },
+                entry: entry(Routes::new(routes.clone()), guard, port_of(routes)),
             },
             Duty::Stream { tls, port, routes, authorization } => LiveDuty::Stream {
                 tls: match tls {
@@ -101,18 +98,15 @@ impl LiveSocket {
                 },
                 entry: flow_entry(*port, routes, authorization),
             },
-            Duty::Inbound { port, mode, authorization, .. } => LiveDuty::Inbound {
+            Duty::Inbound { port, mode, guard, .. } => LiveDuty::Inbound {
                 mode: Live::new(*mode),
                 plaintext: Live::new(Drain::new(patience)),
-                entry: Entry {
-                    routes: Live::new(inbound_routes(listener)),
-                    authorization: Live::new(authorization.clone()),
-                    port: *port,
-                },
+                entry: entry(inbound_routes(listener), guard, *port),
             },
-            Duty::Outbound { routes } => {
-                LiveDuty::Outbound { routes: Live::new(Routes::new(routes.clone())) }
-            }
+            Duty::Outbound { routes, normalization } => LiveDuty::Outbound {
+                routes: Live::new(Routes::new(routes.clone())),
+                normalization: Live::new(*normalization),
+            },
         }))
     }
 
@@ -162,19 +156,20 @@ impl LiveDuty {
 
     fn store(&self, listener: &Listener, patience: Duration) -> Result<(), CertificateError> {
         match (self, &listener.duty) {
-            (Self::Edge { tls, entry }, Duty::Edge { tls: new, routes, authorization }) => {
+            (Self::Edge { tls, entry }, Duty::Edge { tls: new, routes, guard }) => {
                 if let (Some(tls), Some(new)) = (tls, new) {
                     tls.store(edge_certificates(new)?.server_config()?);
                 }
-                entry.authorization.store(authorization.clone());
+                store_guard(entry, guard);
                 entry.routes.store(Routes::new(routes.clone()));
             }
-            (Self::Inbound { mode, plaintext, entry }, Duty::Inbound { mode: new, authorization, .. }) => {
-                entry.authorization.store(authorization.clone());
+            (Self::Inbound { mode, plaintext, entry }, Duty::Inbound { mode: new, guard, .. }) => {
+                store_guard(entry, guard);
                 entry.routes.store(inbound_routes(listener));
                 change_mode(mode, plaintext, *new, patience);
             }
-            (Self::Outbound { routes: live }, Duty::Outbound { routes }) => {
+            (Self::Outbound { routes: live, normalization: forms }, Duty::Outbound { routes, normalization }) => {
+                forms.store(*normalization);
                 live.store(Routes::new(routes.clone()));
             }
             (Self::Stream { tls, entry }, Duty::Stream { tls: new, routes, authorization, .. }) => {
@@ -224,8 +219,8 @@ impl LiveDuty {
                     .count_in(shared.refusals.clone());
                 ConnectionService::new(ServiceBuilder::new().layer(accept).service(serve))
             }
-            Self::Outbound { routes } => {
-                ConnectionService::new(shared.serve(sidecar_outbound(parts.of(place), routes)))
+            Self::Outbound { routes, normalization } => {
+                ConnectionService::new(shared.serve(sidecar_outbound(parts.of(place), routes, normalization)))
             }
         }
     }
@@ -265,6 +260,23 @@ impl LiveTls {
             }
         }
     }
+}
+
+/// The data of a stack, for the first time.
+pub(crate) fn entry(routes: Routes, guard: &Guard, port: u16) -> Entry {
+    Entry {
+        routes: Live::new(routes),
+        normalization: Live::new(guard.normalization),
+        authentication: Live::new(guard.authentication.clone()),
+        authorization: Live::new(guard.authorization.clone()),
+        port,
+    }
+}
+
+fn store_guard(entry: &Entry, guard: &Guard) {
+    entry.normalization.store(guard.normalization);
+    entry.authentication.store(guard.authentication.clone());
+    entry.authorization.store(guard.authorization.clone());
 }
 
 fn flow_entry(
@@ -356,7 +368,7 @@ pub(crate) fn edge_certificates(tls: &EdgeTls) -> Result<EdgeCertificates, Certi
 }
 
 /// The one route of an inbound listener: everything goes to the application.
-fn inbound_routes(listener: &Listener) -> Routes {
+pub(crate) fn inbound_routes(listener: &Listener) -> Routes {
     let Duty::Inbound { port, app, .. } = &listener.duty else { return Routes::default() };
     let name: Arc<str> = format!("inbound/{port}").into();
     let rule = routing::Rule {

@@ -1,6 +1,6 @@
 //! Holds callers to the limit of their route.
 //!
-//! - **reads** the route's [`RateLimit`], the consumer, the peer address
+//! - **reads** the route's [`RateLimit`], the consumer, the client's address (the peer's, or what trusted proxies tell)
 //! - **writes** `RateLimit-Limit`, `RateLimit-Remaining` and `RateLimit-Reset` on answers of a limited route
 //! - **ends a request with** `RateLimited` and the time to wait
 //! - **settings** [`RateLimit`]; without one requests pass untouched

@@ -30,6 +30,6 @@ pub enum RateLimitKey {
     /// Those of one consumer; requests without a consumer are counted by address.
     #[default]
     Consumer,
-    /// Those from one peer address.
+    /// Those from one client address: that of the peer, or the one that trusted proxies tell.
     Address,
 }

@@ -31,7 +31,12 @@ impl<'a> Caller<'a> {
     fn of(context: &'a Context, key: RateLimitKey) -> Self {
         match (key, context.consumer()) {
             (RateLimitKey::Consumer, Some(consumer)) => Self::Consumer(&consumer.name),
-            _ => context.connection().map_or(Self::Unknown, |connection| Self::at(connection.peer.ip())),
+            // Behind proxies that are trusted every peer is one of them.
+            _ => match (context.client(), context.connection()) {
+                (Some(client), _) => Self::at(*client),
+                (None, Some(connection)) => Self::at(connection.peer.ip()),
+                (None, None) => Self::Unknown,
+            },
         }
     }
 
@@ -116,6 +121,9 @@ mod tests {
             assert_eq!(Caller::of(&context(peer, consumer), key), caller, "{peer} {consumer:?} {key:?}");
         }
         assert_eq!(Caller::of(&Context::new(), Consumer), Caller::Unknown);
+        let told = context("127.0.0.9:5", None);
+        told.set_client([203, 0, 113, 7].into()).unwrap();
+        assert_eq!(Caller::of(&told, Address), Caller::V4([203, 0, 113, 7]));
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::task::{Context as Task, Poll, Waker};
 use http::header::HOST;
 use http::{Request, Response};
 use tower::{Layer, Service, service_fn};
-use towpath_gateway_core::{Fault, Reason};
-use towpath_routing::{Explanation, NormalizeLayer, Routes};
+use towpath_gateway_core::{Fault, Live, Reason};
+use towpath_routing::{Explanation, Normalization, NormalizeLayer, Routes};
 
 /// Which clients a stack is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,17 +32,22 @@ pub struct Explained<'t> {
 
 impl Side {
     /// What makes the one form of each request that all else sees.
-    pub(crate) fn normalize(self) -> NormalizeLayer {
+    pub(crate) fn normalize(self, settings: Live<Normalization>) -> NormalizeLayer {
         match self {
-            Self::Edge => NormalizeLayer::edge(),
-            Self::Mesh => NormalizeLayer::mesh(),
+            Self::Edge => NormalizeLayer::edge().with(settings),
+            Self::Mesh => NormalizeLayer::mesh().with(settings),
         }
     }
 }
 
 /// Takes a request through the layers of a stack that choose its rule. An error is what the client gets before the table is
 /// asked.
-pub fn explain(side: Side, routes: &Routes, request: Request<()>) -> Result<Explained<'_>, Fault> {
+pub fn explain(
+    side: Side,
+    normalization: Normalization,
+    routes: &Routes,
+    request: Request<()>,
+) -> Result<Explained<'_>, Fault> {
     let mut explained = None;
     let asked = service_fn(|mut request: Request<()>| {
         let answer = routes.explain_request(&mut request);
@@ -53,7 +58,7 @@ pub fn explain(side: Side, routes: &Routes, request: Request<()>) -> Result<Expl
             Some(Explained { host: host.unwrap_or_default(), target: target.unwrap_or_default(), answer });
         ready(Ok::<_, Fault>(Response::new(())))
     });
-    let mut service = side.normalize().layer(asked);
+    let mut service = side.normalize(Live::new(normalization)).layer(asked);
     let answered = pin!(service.call(request)).poll(&mut Task::from_waker(Waker::noop()));
     if let Poll::Ready(Err(fault)) = answered {
         return Err(fault);

@@ -1,7 +1,7 @@
 //! The API gateway: who asks, how often they may, and where it goes.
 
 use tower::ServiceBuilder;
-use towpath_auth::{ApiKeyLayer, AuthorizeLayer, ExternalAuthLayer};
+use towpath_auth::{ApiKeyLayer, AuthorizeLayer, CustomAuthorizeLayer, ExternalAuthLayer, JwtLayer};
 use towpath_gateway_core::RescueLayer;
 use towpath_observability::RecordLayer;
 use towpath_rate_limit::RateLimitLayer;
@@ -19,11 +19,13 @@ pub fn gateway(parts: Parts, entry: Entry) -> impl HttpStack {
         .layer(TraceLayer::new().header(false))
         .layer(RecordLayer::new(parts.recorder))
         .layer(RescueLayer::new())
-        .layer(Side::Edge.normalize())
+        .layer(Side::Edge.normalize(entry.normalization))
         .layer(RouteLayer::new(entry.routes))
         .layer(CorsLayer::new())
         .layer(ApiKeyLayer::new())
         .layer(ExternalAuthLayer::new(parts.upstream.clone()))
+        .layer(JwtLayer::new(entry.authentication))
+        .layer(CustomAuthorizeLayer::new(entry.authorization.clone(), parts.upstream.clone()).port(entry.port))
         .layer(AuthorizeLayer::new(entry.authorization).port(entry.port))
         .layer(RateLimitLayer::new(parts.limits))
         .layer(InjectLayer::new())

@@ -29,11 +29,11 @@ pub use ingress::ingress;
 pub use layer4::{AcceptStack, FlowEntry, FlowParts, Streams, datagrams, layer4};
 pub use sidecar::{sidecar_inbound, sidecar_outbound};
 use tower_service::Service;
-use towpath_auth::AuthorizationPolicies;
+use towpath_auth::{AuthorizationPolicies, RequestAuthentications};
 use towpath_gateway_core::{Fault, HttpService, Live, Request, Response};
 use towpath_observability::Recorder;
 use towpath_rate_limit::Store;
-use towpath_routing::Routes;
+use towpath_routing::{Normalization, Routes};
 pub use upstream::{Reach, streams, upstream};
 
 /// What the stack of a listener that requests come in by reads, and configuration swaps.
@@ -41,6 +41,10 @@ pub use upstream::{Reach, streams, upstream};
 pub struct Entry {
     /// The routes of the socket.
     pub routes: Live<Routes>,
+    /// The normal form of requests.
+    pub normalization: Live<Normalization>,
+    /// Whose tokens are taken.
+    pub authentication: Live<RequestAuthentications>,
     /// Who may do what.
     pub authorization: Live<AuthorizationPolicies>,
     /// The port as policies name it, wherever the socket is.

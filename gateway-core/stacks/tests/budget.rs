@@ -48,7 +48,7 @@ fn the_sidecar_keeps_its_budget_inbound() {
 #[test]
 fn the_sidecar_keeps_its_budget_outbound() {
     hold("sidecar outbound", SIDECAR_OUTBOUND, |parts, entry| {
-        HttpService::new(sidecar_outbound(parts, entry.routes))
+        HttpService::new(sidecar_outbound(parts, entry.routes, entry.normalization))
     });
 }
 

@@ -9,14 +9,13 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use tower::{ServiceExt, service_fn};
-use towpath_auth::AuthorizationPolicies;
 use towpath_config::{Duty, Options, Role, Source, compile};
 use towpath_gateway_core::{
     Body, Connection, Context, Fault, HttpService, Live, Response, TlsFacts, TlsVersion,
 };
 use towpath_observability::{AccessLog, Metrics, ProcessFacts, Recorder};
 use towpath_rate_limit::Store;
-use towpath_routing::{Listener, Routes};
+use towpath_routing::{Listener, Normalization, Routes};
 use towpath_stacks::{Entry, Parts, Side, explain, gateway};
 
 const HOSTS: [&str; 5] = ["", "a.example", "*.example", "x.a.example", "*.a.example"];
@@ -135,7 +134,9 @@ proptest! {
         let listeners = compiled(&text);
         let entry = Entry {
             routes: Live::new(Routes::new(listeners.clone())),
-            authorization: Live::new(AuthorizationPolicies::default()),
+            normalization: Live::new(Normalization::edge()),
+            authentication: Live::default(),
+            authorization: Live::default(),
             port: 80,
         };
         let parts = Parts {
@@ -148,7 +149,7 @@ proptest! {
         for wanted in wanted {
             let answer = runtime.block_on(stack.clone().oneshot(request(&wanted, Body::empty()))).unwrap();
             let rule = answer.headers().get("rule").map(|rule| rule.to_str().unwrap().to_owned());
-            let told = match explain(Side::Edge, &routes, request(&wanted, ())) {
+            let told = match explain(Side::Edge, Normalization::edge(), &routes, request(&wanted, ())) {
                 Err(fault) => (fault.status(), None),
                 Ok(explained) => match explained.answer {
                     Err(fault) => (fault.status(), None),

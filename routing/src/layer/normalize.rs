@@ -2,9 +2,10 @@
 //!
 //! - **reads** the request's target, host and connection headers; the context's connection
 //! - **writes** the normal path into the URI, the host into `Host`, cookies into one line; strips headers of one hop on
-//!   both ways; at the edge also `X-Forwarded-For` and `X-Forwarded-Proto`
+//!   both ways; at the edge also `X-Forwarded-For` and `X-Forwarded-Proto`, and the client's address into the context where
+//!   trusted proxies tell it
 //! - **ends a request with** 400 if target, host or connection headers are doubtful; 502 if a 101 was not asked for
-//! - **settings** edge or mesh, and how far paths are normalized
+//! - **settings** edge or mesh; live [`Normalization`]: how far paths are normalized, and how many proxies are trusted
 //! - **place** right inside the rescue, before routing: routing, policies and the backend have to see the same request
 
 use std::borrow::Cow;
@@ -16,7 +17,7 @@ use http::{Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
-use towpath_gateway_core::{Context, Fault, Reason};
+use towpath_gateway_core::{Context, Fault, Live, Reason};
 
 use crate::normalize::{Found, PathNormalization, cookie, edge, hop, host};
 use crate::uri;
@@ -46,10 +47,32 @@ use crate::uri;
 /// # assert_eq!(app.oneshot(request.unwrap()).await.unwrap().status(), 200);
 /// # });
 /// ```
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct NormalizeLayer {
     edge: bool,
-    paths: PathNormalization,
+    settings: Live<Normalization>,
+}
+
+/// What configuration says of normal forms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Normalization {
+    /// How far paths are normalized.
+    pub paths: PathNormalization,
+    /// At the edge: how many proxies in front are trusted to have appended the address of who called them to
+    /// `X-Forwarded-For`. The entry that the outermost of them wrote is the client (Istio, `numTrustedProxies`).
+    pub trusted_proxies: u8,
+}
+
+impl Normalization {
+    /// For clients that are not trusted: [`PathNormalization::Edge`], and no proxy in front.
+    pub fn edge() -> Self {
+        Self { paths: PathNormalization::Edge, trusted_proxies: 0 }
+    }
+
+    /// Inside the mesh: [`PathNormalization::Base`], Istio's default.
+    pub fn mesh() -> Self {
+        Self { paths: PathNormalization::Base, trusted_proxies: 0 }
+    }
 }
 
 impl NormalizeLayer {
@@ -57,18 +80,18 @@ impl NormalizeLayer {
     /// `x-forwarded-client-cert`, `x-envoy-*` and `x-towpath-*` are dropped; the peer is appended to
     /// `X-Forwarded-For` and `X-Forwarded-Proto` is set, if the server put the connection into the context.
     pub fn edge() -> Self {
-        Self { edge: true, paths: PathNormalization::Edge }
+        Self { edge: true, settings: Live::new(Normalization::edge()) }
     }
 
     /// Inside the mesh: [`PathNormalization::Base`], Istio's default; forwarding headers are kept as they are.
     pub fn mesh() -> Self {
-        Self { edge: false, paths: PathNormalization::Base }
+        Self { edge: false, settings: Live::new(Normalization::mesh()) }
     }
 
-    /// Normalizes paths in another way, for instance as the mesh is configured.
+    /// Normalizes as these settings say, for instance those of the mesh, as they are when each request comes.
     #[must_use]
-    pub fn with_paths(self, paths: PathNormalization) -> Self {
-        Self { paths, ..self }
+    pub fn with(self, settings: Live<Normalization>) -> Self {
+        Self { settings, ..self }
     }
 }
 
@@ -76,7 +99,7 @@ impl<S> Layer<S> for NormalizeLayer {
     type Service = Normalize<S>;
 
     fn layer(&self, inner: S) -> Normalize<S> {
-        Normalize { inner, settings: *self }
+        Normalize { inner, settings: self.clone() }
     }
 }
 
@@ -111,29 +134,34 @@ where
 }
 
 impl NormalizeLayer {
-    fn normalize<B>(self, request: &mut Request<B>, found: Found, websocket: bool) -> Result<(), Fault> {
+    fn normalize<B>(&self, request: &mut Request<B>, found: Found, websocket: bool) -> Result<(), Fault> {
+        let settings = **self.settings.load();
         host::settle(request, found.hosts)?;
-        self.normalize_path(request)?;
+        normalize_path(settings.paths, request)?;
         hop::strip_request(request.headers_mut(), found.hop, websocket)?;
         if found.cookies > 1 {
             cookie::join(request.headers_mut());
         }
         if self.edge {
-            secure_edge(request, found.edge)?;
+            secure_edge(request, found.edge, settings.trusted_proxies)?;
         }
         Ok(())
     }
+}
 
-    fn normalize_path<B>(self, request: &mut Request<B>) -> Result<(), Fault> {
-        let refused = |why: crate::RefusedPath| Fault::new(Reason::BadRequest).with_detail(why.as_str());
-        match self.paths.apply(request.uri().path()).map_err(refused)? {
-            Cow::Borrowed(_) => Ok(()),
-            Cow::Owned(path) => uri::change(request.uri_mut(), Some(&path), None),
-        }
+fn normalize_path<B>(paths: PathNormalization, request: &mut Request<B>) -> Result<(), Fault> {
+    let refused = |why: crate::RefusedPath| Fault::new(Reason::BadRequest).with_detail(why.as_str());
+    match paths.apply(request.uri().path()).map_err(refused)? {
+        Cow::Borrowed(_) => Ok(()),
+        Cow::Owned(path) => uri::change(request.uri_mut(), Some(&path), None),
     }
 }
 
-fn secure_edge<B>(request: &mut Request<B>, found: edge::EdgeHeaders) -> Result<(), Fault> {
+fn secure_edge<B>(
+    request: &mut Request<B>,
+    found: edge::EdgeHeaders,
+    trusted_proxies: u8,
+) -> Result<(), Fault> {
     if found.underscores {
         edge::refuse_underscores(request.headers())?;
     }
@@ -142,6 +170,9 @@ fn secure_edge<B>(request: &mut Request<B>, found: edge::EdgeHeaders) -> Result<
     }
     let context = Context::of(request.extensions_mut());
     if let Some(connection) = context.connection() {
+        if let Some(client) = edge::told(request.headers(), trusted_proxies) {
+            context.set_client(client)?;
+        }
         edge::set_forwarded(request.headers_mut(), connection, found.forwarded);
     }
     Ok(())

@@ -72,6 +72,16 @@ pub(crate) fn set_forwarded(headers: &mut HeaderMap, connection: &Connection, ea
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
 }
 
+/// The address that the outermost of so many trusted proxies tells: that many entries from the right of
+/// `X-Forwarded-For`, before ours is appended. `None` if nothing is trusted, or if what stands there is no address.
+pub(crate) fn told(headers: &HeaderMap, trusted_proxies: u8) -> Option<IpAddr> {
+    let place = usize::from(trusted_proxies).checked_sub(1)?;
+    let lines = headers.get_all(FORWARDED_FOR).iter().rev();
+    let mut entries = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+    let entry = std::str::from_utf8(entries.nth(place)?).ok()?;
+    entry.trim().parse().ok()
+}
+
 fn appended(headers: &HeaderMap, peer: &[u8]) -> Vec<u8> {
     let lines = headers.get_all(FORWARDED_FOR);
     let length: usize = lines.iter().map(|line| line.len() + 2).sum();
@@ -177,6 +187,19 @@ mod tests {
             (headers.get_all(FORWARDED_FOR).iter().count(), &headers[FORWARDED_PROTO]),
             (1, &"https".parse().unwrap())
         );
+    }
+
+    #[test]
+    fn the_outermost_trusted_proxy_tells_the_client() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(told(&headers, 1), None);
+        headers.append(FORWARDED_FOR, HeaderValue::from_static("spoofed, 203.0.113.7"));
+        headers.append(FORWARDED_FOR, HeaderValue::from_static("2001:db8::1"));
+        for (trusted, client) in
+            [(0, None), (1, Some("2001:db8::1")), (2, Some("203.0.113.7")), (3, None), (4, None), (255, None)]
+        {
+            assert_eq!(told(&headers, trusted), client.map(|client| client.parse().unwrap()), "{trusted}");
+        }
     }
 
     proptest! {

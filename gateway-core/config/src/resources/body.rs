@@ -4,7 +4,9 @@ use super::backend_tls::BackendTlsPolicySpec;
 use super::core::{ConfigMap, EndpointSlice, Namespace, Pod, Secret, Service};
 use super::filter::HttpRouteFilterSpec;
 use super::gateway::{GatewayClassSpec, GatewaySpec, ListenerSetSpec, ReferenceGrantSpec};
-use super::istio::{AuthorizationPolicySpec, PeerAuthenticationSpec, WorkloadEntrySpec};
+use super::istio::{
+    AuthorizationPolicySpec, PeerAuthenticationSpec, RequestAuthenticationSpec, WorkloadEntrySpec,
+};
 use super::meta::Strict;
 use super::route::{GrpcRouteSpec, HttpRouteSpec, PortRouteSpec, TlsRouteSpec};
 use super::towpath::{ApiKeyPolicySpec, ConsumerSpec, MeshSpec, RateLimitPolicySpec};
@@ -63,6 +65,7 @@ strict!(BackendTrafficPolicySpec, required, retry_budget::check);
 strict!(ReferenceGrantSpec, required, nothing);
 strict!(PeerAuthenticationSpec, empty, check::peer_authentication);
 strict!(AuthorizationPolicySpec, empty, nothing);
+strict!(RequestAuthenticationSpec, empty, nothing);
 strict!(WorkloadEntrySpec, required, check::workload_entry);
 strict!(MeshSpec, empty, check::mesh);
 strict!(ApiKeyPolicySpec, required, nothing);

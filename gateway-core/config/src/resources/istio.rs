@@ -1,4 +1,4 @@
-//! `PeerAuthentication`, `AuthorizationPolicy` and `WorkloadEntry` of Istio.
+//! `PeerAuthentication`, `RequestAuthentication`, `AuthorizationPolicy` and `WorkloadEntry` of Istio.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use super::Text;
+use super::leaf::{FieldName, Span};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -177,6 +178,57 @@ impl OperationSpec {
 
 fn are_blank(fields: &[&Values]) -> bool {
     fields.iter().all(|values| values.as_deref().is_none_or(<[_]>::is_empty))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct RequestAuthenticationSpec {
+    pub(crate) selector: Option<WorkloadSelector>,
+    pub(crate) target_ref: Option<PolicyTargetRef>,
+    #[serde(default)]
+    pub(crate) target_refs: Vec<PolicyTargetRef>,
+    #[serde(default)]
+    pub(crate) jwt_rules: Vec<JwtRuleSpec>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct JwtRuleSpec {
+    pub(crate) issuer: Text,
+    #[serde(default)]
+    pub(crate) audiences: Vec<String>,
+    #[serde(alias = "jwks_uri")]
+    pub(crate) jwks_uri: Option<Text>,
+    pub(crate) jwks: Option<Text>,
+    #[serde(default)]
+    pub(crate) from_headers: Vec<JwtHeaderSpec>,
+    #[serde(default)]
+    pub(crate) from_params: Vec<String>,
+    #[serde(default)]
+    pub(crate) from_cookies: Vec<String>,
+    pub(crate) output_payload_to_header: Option<FieldName>,
+    #[serde(default)]
+    pub(crate) forward_original_token: bool,
+    #[serde(default)]
+    pub(crate) output_claim_to_headers: Vec<ClaimToHeaderSpec>,
+    #[serde(rename = "timeout")]
+    pub(crate) _timeout: Option<Span>,
+    #[serde(default)]
+    pub(crate) space_delimited_claims: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct JwtHeaderSpec {
+    pub(crate) name: FieldName,
+    pub(crate) prefix: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ClaimToHeaderSpec {
+    pub(crate) header: FieldName,
+    pub(crate) claim: String,
 }
 
 #[derive(Debug, Deserialize)]

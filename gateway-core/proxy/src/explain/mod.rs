@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use http::StatusCode;
 use towpath_config::{Duty, Listener, Snapshot, compile};
 use towpath_gateway_core::Fault;
-use towpath_routing::Routes;
+use towpath_routing::{Normalization, Routes};
 use towpath_stacks::{Explained, Side, explain as ask};
 
 use crate::args::{ExplainArgs, Output};
@@ -62,7 +62,7 @@ fn reached<'s>(
 ) -> Result<Vec<(&'s Listener, &'s [towpath_routing::Listener])>, Failure> {
     let http = snapshot.listeners.iter().filter_map(|listener| match &listener.duty {
         Duty::Edge { tls, routes, .. } => Some((listener, routes.as_slice(), tls.is_some())),
-        Duty::Outbound { routes } => Some((listener, routes.as_slice(), false)),
+        Duty::Outbound { routes, .. } => Some((listener, routes.as_slice(), false)),
         Duty::Inbound { .. } | Duty::Stream { .. } | Duty::Datagram { .. } => None,
     });
     let all: Vec<_> = http.collect();
@@ -115,7 +115,12 @@ fn answer<'t>(
         return Ok(Err(Refused::Handshake(format!("no certificate is for {name}"))));
     }
     let request = request::request(&args.request, &args.header, server_name, socket.address)?;
-    Ok(ask(side, routes, request).map_err(Refused::Answer))
+    let normalization = match &socket.duty {
+        Duty::Edge { guard, .. } | Duty::Inbound { guard, .. } => guard.normalization,
+        Duty::Outbound { normalization, .. } => *normalization,
+        Duty::Stream { .. } | Duty::Datagram { .. } => Normalization::mesh(),
+    };
+    Ok(ask(side, normalization, routes, request).map_err(Refused::Answer))
 }
 
 /// The answer to a request that no rule takes.

@@ -80,12 +80,18 @@ pub fn entry(backend: SocketAddr) -> Entry {
     };
     let snapshot = compile(&source, &options, None);
     assert!(!snapshot.has_errors(), "{:?}", snapshot.problems);
-    let Some(Duty::Edge { routes, authorization, .. }) =
+    let Some(Duty::Edge { routes, guard, .. }) =
         snapshot.listeners.into_iter().map(|l| l.duty).next()
     else {
         panic!("the Gateway has no listener");
     };
-    Entry { routes: Live::new(Routes::new(routes)), authorization: Live::new(authorization), port: 80 }
+    Entry {
+        routes: Live::new(Routes::new(routes)),
+        normalization: Live::new(guard.normalization),
+        authentication: Live::new(guard.authentication),
+        authorization: Live::new(guard.authorization),
+        port: 80,
+    }
 }
 
 fn resources(backend: SocketAddr) -> String {

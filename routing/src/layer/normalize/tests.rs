@@ -40,9 +40,23 @@ async fn the_normal_path_is_what_the_inner_service_sees() {
     let target = "/x/..//%61%2f?q=/../%41";
     let (edge, mesh) = (NormalizeLayer::edge(), NormalizeLayer::mesh());
     assert_eq!(seen(edge, get(target, &[])).await, Ok("/a%2F?q=/../%41 host=a".to_owned()));
-    assert_eq!(seen(mesh, get(target, &[])).await, Ok("//a%2f?q=/../%41 host=a".to_owned()));
-    let none = mesh.with_paths(PathNormalization::None);
-    assert_eq!(seen(none, get(target, &[])).await, Ok(format!("{target} host=a")));
+    assert_eq!(seen(mesh.clone(), get(target, &[])).await, Ok("//a%2f?q=/../%41 host=a".to_owned()));
+    let settings = Live::new(Normalization { paths: PathNormalization::None, ..Normalization::mesh() });
+    let live = mesh.with(settings.clone());
+    assert_eq!(seen(live.clone(), get(target, &[])).await, Ok(format!("{target} host=a")));
+    settings.store(Normalization { paths: PathNormalization::MergeSlashes, ..Normalization::mesh() });
+    assert_eq!(seen(live, get(target, &[])).await, Ok("/a%2f?q=/../%41 host=a".to_owned()));
+}
+
+#[tokio::test]
+async fn the_client_is_who_trusted_proxies_tell() {
+    for (trusted_proxies, client) in [(0, None), (1, Some("203.0.113.7")), (2, None)] {
+        let settings = Live::new(Normalization { trusted_proxies, ..Normalization::edge() });
+        let mut request = from_client(get("/", &[("x-forwarded-for", "203.0.113.7")]));
+        let context = Context::of(request.extensions_mut());
+        seen(NormalizeLayer::edge().with(settings), request).await.unwrap();
+        assert_eq!(context.client().copied(), client.map(|client| client.parse().unwrap()), "{trusted_proxies}");
+    }
 }
 
 #[tokio::test]
