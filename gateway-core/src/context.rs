@@ -48,6 +48,8 @@ pub struct Decision {
     pub policy: Option<Arc<str>>,
     /// The rule of that policy that matched, counted from 0.
     pub rule: Option<usize>,
+    /// Why, in a sentence; empty if there is nothing to say.
+    pub why: &'static str,
     /// The first AUDIT policy that matches.
     pub audit: Option<Arc<str>>,
     /// What would have been decided if policies in dry-run were in force; `None` if there are none.
@@ -57,7 +59,7 @@ pub struct Decision {
 impl Decision {
     /// A decision by this policy, with nothing else to say.
     pub fn by(allowed: bool, policy: Option<Arc<str>>) -> Self {
-        Self { allowed, policy, rule: None, audit: None, dry_run: None }
+        Self { allowed, policy, rule: None, why: "", audit: None, dry_run: None }
     }
 }
 

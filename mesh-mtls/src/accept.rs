@@ -122,7 +122,7 @@ where
     }
 
     fn call(&mut self, accepted: Accepted) -> AcceptFuture<S> {
-        if **self.gate.mode.load() == MtlsMode::Disable {
+        if !self.gate.mode.load().takes_mtls() {
             return AcceptFuture { state: State::Serving { served: self.inner.call(accepted) } };
         }
         let clone = self.inner.clone();
@@ -205,7 +205,7 @@ async fn enter(
         // A port probe, or a client that changed its mind: nobody is refused.
         (FirstBytes::Nothing, _) => Ok(None),
         (FirstBytes::Tls, _) => terminate(identity, io, connection).await.map(Some),
-        (FirstBytes::Plaintext, MtlsMode::Strict) => Err(Refused::Plaintext),
+        (FirstBytes::Plaintext, mode) if !mode.takes_plaintext() => Err(Refused::Plaintext),
         (FirstBytes::Plaintext, _) => Ok(Some(Accepted { io: Box::new(io), connection })),
     }
 }

@@ -21,4 +21,14 @@ impl MtlsMode {
             Self::Disable => "DISABLE",
         }
     }
+
+    /// Whether a client may speak plaintext.
+    pub fn takes_plaintext(self) -> bool {
+        self != Self::Strict
+    }
+
+    /// Whether a client may prove an identity.
+    pub fn takes_mtls(self) -> bool {
+        self != Self::Disable
+    }
 }

@@ -149,6 +149,7 @@ impl Verdict {
             allowed: self.allowed,
             policy: self.policy.clone(),
             rule: self.rule,
+            why: self.ground.as_str(),
             audit: self.audit.clone(),
             dry_run: self.dry_run.clone(),
         }

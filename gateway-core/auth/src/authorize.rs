@@ -145,6 +145,10 @@ mod tests {
         Live::new(AuthorizationPolicies::new(vec![policy]))
     }
 
+    fn decided(allowed: bool, why: &'static str, rule: Option<usize>) -> Decision {
+        Decision { rule, why, ..Decision::by(allowed, Some("shop/p".into())) }
+    }
+
     fn to(operation: Operation) -> AuthorizationRule {
         AuthorizationRule { to: vec![operation], ..AuthorizationRule::default() }
     }
@@ -182,7 +186,7 @@ mod tests {
 
         let friend = connected(Some("spiffe://td/ns/shop/sa/web"));
         send(&layer, &friend, Request::new(())).await.unwrap();
-        assert_eq!(friend.decision(), Some(&Decision { rule: Some(0), ..Decision::by(true, Some("shop/p".into())) }));
+        assert_eq!(friend.decision(), Some(&decided(true, "an ALLOW policy matches", Some(0))));
 
         for context in [connected(Some("spiffe://td/ns/other/sa/web")), connected(None), Context::new()] {
             let fault = send(&layer, &context, Request::new(())).await.unwrap_err();
@@ -191,7 +195,7 @@ mod tests {
                 (Reason::Denied, Some("shop/p"))
             );
             assert_eq!(fault.detail(), "no ALLOW policy matches");
-            assert_eq!(context.decision(), Some(&Decision::by(false, Some("shop/p".into()))));
+            assert_eq!(context.decision(), Some(&decided(false, "no ALLOW policy matches", None)));
         }
     }
 
@@ -201,8 +205,7 @@ mod tests {
         let context = connected(None);
         let fault = send(&layer, &context, Request::new(())).await.unwrap_err();
         assert_eq!(fault.to_string(), "denied: a DENY policy matches (policy shop/p)");
-        let decision = Decision { rule: Some(0), ..Decision::by(false, Some("shop/p".into())) };
-        assert_eq!(context.decision(), Some(&decision));
+        assert_eq!(context.decision(), Some(&decided(false, "a DENY policy matches", Some(0))));
     }
 
     #[tokio::test]
@@ -258,7 +261,7 @@ mod tests {
         let layer = AuthorizeLayer::new(live.clone());
         let context = connected(None);
         send(&layer, &context, Request::new(())).await.unwrap();
-        assert_eq!(context.decision(), Some(&Decision::by(true, None)));
+        assert!(context.decision().is_some_and(|decision| decision.allowed && decision.policy.is_none()));
         live.store_arc(policies(Action::Deny, AuthorizationRule::default()).snapshot());
         assert_eq!(reason(&layer, Request::new(())).await, Some(Reason::Denied));
     }

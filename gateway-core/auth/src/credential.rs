@@ -96,7 +96,7 @@ pub(crate) fn remove(location: &ApiKeyLocation, parts: &mut Parts) -> Result<(),
 
 /// The target without a parameter.
 pub(crate) fn without(uri: &Uri, name: &str) -> Result<Uri, http::Error> {
-    let query = uri.query().unwrap_or_default();
+    let Some(query) = uri.query() else { return Ok(uri.clone()) };
     let mut target = String::with_capacity(uri.path().len() + 1 + query.len());
     target.push_str(uri.path());
     let kept = query.split('&').filter(|piece| assigned(piece, name).is_none());

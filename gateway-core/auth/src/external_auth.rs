@@ -172,7 +172,8 @@ where
     match verdict {
         ExternalVerdict::Deny(response) => {
             // An inner rescue may have answered already; the first fault is the one that ended the request.
-            let _ = context.set_fault(Fault::new(Reason::ExternalDenied).with_policy(Arc::clone(&auth.name)));
+            let fault = Fault::new(Reason::ExternalDenied).with_detail("the external authorizer refuses");
+            let _ = context.set_fault(fault.with_policy(Arc::clone(&auth.name)));
             Ok(Asked::Ends(response))
         }
         ExternalVerdict::Allow(changes) => {

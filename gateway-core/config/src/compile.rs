@@ -1,7 +1,7 @@
 //! The whole way: texts, objects, one snapshot.
 
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -36,6 +36,8 @@ pub struct Options {
     pub role: Role,
     /// The pod or `WorkloadEntry` that the process serves, if it is known. A sidecar needs it.
     pub workload: Option<ObjectName>,
+    /// A workload that no resource describes, in place of `workload`.
+    pub given: Option<GivenWorkload>,
     /// Where listeners really listen. `None`: at the addresses and ports that the resources name.
     pub port_map: Option<PortMap>,
     /// Serve only Gateways whose class has this controller; `None`: all.
@@ -56,12 +58,22 @@ pub struct Options {
     pub system_authorities: Option<fn() -> Vec<Arc<[u8]>>>,
 }
 
+/// A workload as policies see it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct GivenWorkload {
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
 impl Options {
     /// A process of this role, at the present time, with nothing else known.
     pub fn new(role: Role) -> Self {
         Self {
             role,
             workload: None,
+            given: None,
             port_map: None,
             controller_name: None,
             has_identity: false,
@@ -208,7 +220,8 @@ fn compile_role(
     let known = |name: &str| options.assume_providers || providers().any(|spec| spec.name.value == name);
     let policies = authorization::Policies::compile(objects, &word.mesh, known, &mut problems);
     let authentications = Authentications::compile(objects, &mut problems);
-    let workload = options.workload.as_ref().and_then(|name| Facts::find(objects, name));
+    let named = || options.workload.as_ref().and_then(|name| Facts::find(objects, name));
+    let workload = options.given.as_ref().map(Facts::given).or_else(named);
     let mut snapshot = Snapshot {
         scenario: word.scenario,
         mesh: word.mesh.clone(),

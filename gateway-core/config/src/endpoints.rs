@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use towpath_gateway_core::{Locality, Protocol, Workload};
 
-use crate::ObjectName;
+use crate::{GivenWorkload, ObjectName};
 use crate::objects::{Objects, Stored};
 use crate::resources::core::{EndpointSlice, Pod, Service, ServicePort, SliceEndpoint};
 use crate::resources::istio::WorkloadEntrySpec;
@@ -222,6 +222,16 @@ impl Facts {
     /// The workload of this name, pod or VM.
     pub(crate) fn find(objects: &Objects, name: &ObjectName) -> Option<Self> {
         workload(objects, "Pod", name).or_else(|| workload(objects, "WorkloadEntry", name))
+    }
+
+    /// One that no resource describes.
+    pub(crate) fn given(workload: &GivenWorkload) -> Self {
+        Self {
+            namespace: Arc::clone(&workload.namespace),
+            account: "default".into(),
+            labels: workload.labels.clone(),
+            ports: BTreeMap::new(),
+        }
     }
 
     fn of_pod(pod: &Stored<Pod>) -> Self {

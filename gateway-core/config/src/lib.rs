@@ -64,7 +64,7 @@ mod status;
 mod suggest;
 mod topology;
 
-pub use compile::{Options, compile};
+pub use compile::{GivenWorkload, Options, compile};
 pub use json::rule_settings;
 pub use migrate::{Finding, Loss, Migration, migrate};
 pub use problem::{Position, Problem, Severity};

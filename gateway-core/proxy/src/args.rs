@@ -85,8 +85,12 @@ pub(crate) struct ExplainArgs {
     #[command(flatten)]
     pub(crate) compile: CompileArgs,
     /// The request; its port is the one that the resources name, or the one that is really listened on
-    #[arg(long, value_name = "'METHOD URL'")]
-    pub(crate) request: Line,
+    #[arg(long, value_name = "'METHOD URL'", required_unless_present = "facts")]
+    pub(crate) request: Option<Line>,
+    /// File with a JSON list of {workload, request}: says what the policies decide about each request at the sidecar of its
+    /// workload
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["request", "header", "server_name", "listener", "all"])]
+    pub(crate) facts: Option<PathBuf>,
     /// A header of the request; may be repeated. `host` takes the place of the URL's
     #[arg(short = 'H', long, value_name = "'NAME: VALUE'")]
     pub(crate) header: Vec<HeaderLine>,

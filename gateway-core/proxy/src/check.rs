@@ -56,6 +56,7 @@ pub(crate) fn options(program: Program, args: &CompileArgs, now: SystemTime) -> 
     Options {
         role: program.role(args),
         workload: args.workload.clone(),
+        given: None,
         port_map: args.port_map.clone(),
         controller_name: args.controller_name.clone(),
         has_identity: args.identity.is_some(),

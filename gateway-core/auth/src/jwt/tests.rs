@@ -246,6 +246,10 @@ fn tokens_stand_where_rules_look() {
         let kept = JwtRule { forward: true, ..rule };
         assert!(judged(&kept, &mut bearer(&token)).is_ok());
     }
+    // A target without a query gets none.
+    let mut parts = bearer(&token);
+    judged(&rule(made.keys(json!({}))), &mut parts).unwrap();
+    assert_eq!(parts.uri.path_and_query().unwrap().as_str(), "/");
     let cookie = vec![TokenLocation::Cookie("session".into())];
     let mut parts = request("/", Some(("cookie", format!("a=b; session={token}; c=d"))));
     let taken = JwtRule { locations: cookie, ..rule(made.keys(json!({}))) };

@@ -1,5 +1,6 @@
 //! `explain`: where a request goes, and why nowhere else.
 
+mod facts;
 mod report;
 mod request;
 
@@ -33,11 +34,20 @@ struct Told<'t> {
     answer: Result<Explained<'t>, Refused>,
 }
 
-/// Prints what the sockets that the request reaches do with it.
+/// Prints what becomes of a request, or of each of many.
 pub(crate) fn explain(program: Program, args: &ExplainArgs) -> Result<ExitCode, Failure> {
+    match (&args.facts, &args.request) {
+        (Some(file), _) => facts::explain(program, args, file),
+        (None, Some(line)) => explain_request(program, args, line),
+        (None, None) => Err("give --request or --facts".into()),
+    }
+}
+
+/// Prints what the sockets that the request reaches do with it.
+fn explain_request(program: Program, args: &ExplainArgs, line: &Line) -> Result<ExitCode, Failure> {
     let source = read(&args.compile)?;
     let snapshot = compile(&source, &options(program, &args.compile, SystemTime::now()), None);
-    let sockets = reached(&snapshot, args)?;
+    let sockets = reached(&snapshot, args, line)?;
     let tables: Vec<_> =
         sockets.iter().map(|(socket, routes)| (*socket, Routes::new(routes.to_vec()))).collect();
     let side = match program {
@@ -46,11 +56,11 @@ pub(crate) fn explain(program: Program, args: &ExplainArgs) -> Result<ExitCode, 
     };
     let mut told = Vec::new();
     for (socket, routes) in &tables {
-        told.push(Told { socket, answer: answer(side, socket, routes, args)? });
+        told.push(Told { socket, answer: answer(side, socket, routes, (args, line))? });
     }
     match args.output {
-        Output::Json => print(&format_args!("{:#}\n", report::json(args, &snapshot, &told))),
-        Output::Text => print(&report::text(args, &snapshot, program, &told)),
+        Output::Json => print(&format_args!("{:#}\n", report::json((args, line), &snapshot, &told))),
+        Output::Text => print(&report::text((args, line), &snapshot, program, &told)),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -59,6 +69,7 @@ pub(crate) fn explain(program: Program, args: &ExplainArgs) -> Result<ExitCode, 
 fn reached<'s>(
     snapshot: &'s Snapshot,
     args: &ExplainArgs,
+    line: &Line,
 ) -> Result<Vec<(&'s Listener, &'s [towpath_routing::Listener])>, Failure> {
     let http = snapshot.listeners.iter().filter_map(|listener| match &listener.duty {
         Duty::Edge { tls, routes, .. } => Some((listener, routes.as_slice(), tls.is_some())),
@@ -73,13 +84,13 @@ fn reached<'s>(
     };
     let by = |on: &dyn Fn(&Listener, &[towpath_routing::Listener]) -> bool| -> Vec<_> {
         let fits = |(listener, routes, https): &&(&'s Listener, &'s [towpath_routing::Listener], bool)| {
-            *https == args.request.https && on(listener, routes) && named(listener)
+            *https == line.https && on(listener, routes) && named(listener)
         };
         all.iter().filter(fits).map(|(listener, routes, _)| (*listener, *routes)).collect()
     };
-    let mut found = by(&|_, routes| routes.iter().any(|listener| listener.port == args.request.port));
+    let mut found = by(&|_, routes| routes.iter().any(|listener| listener.port == line.port));
     if found.is_empty() {
-        found = by(&|listener, _| listener.address.port() == args.request.port);
+        found = by(&|listener, _| listener.address.port() == line.port);
     }
     if found.is_empty() {
         let there: Vec<_> = all
@@ -93,9 +104,9 @@ fn reached<'s>(
                 )
             })
             .collect();
-        let scheme = if args.request.https { "https" } else { "http" };
+        let scheme = if line.https { "https" } else { "http" };
         let there = if there.is_empty() { "none at all".to_owned() } else { there.join(", ") };
-        let port = args.request.port;
+        let port = line.port;
         return Err(format!("no socket takes {scheme} requests on port {port}; there is {there}").into());
     }
     Ok(found)
@@ -105,16 +116,16 @@ fn answer<'t>(
     side: Side,
     socket: &Listener,
     routes: &'t Routes,
-    args: &ExplainArgs,
+    (args, line): (&ExplainArgs, &Line),
 ) -> Result<Result<Explained<'t>, Refused>, Failure> {
-    let server_name = request::server_name(&args.request, args.server_name.as_deref());
+    let server_name = request::server_name(line, args.server_name.as_deref());
     if let Duty::Edge { tls: Some(tls), .. } = &socket.duty
         && !edge_certificates(tls)?.serves(server_name)
     {
         let name = server_name.unwrap_or("a client that names no host");
         return Ok(Err(Refused::Handshake(format!("no certificate is for {name}"))));
     }
-    let request = request::request(&args.request, &args.header, server_name, socket.address)?;
+    let request = request::request(line, &args.header, server_name, socket.address)?;
     let normalization = match &socket.duty {
         Duty::Edge { guard, .. } | Duty::Inbound { guard, .. } => guard.normalization,
         Duty::Outbound { normalization, .. } => *normalization,

@@ -7,22 +7,22 @@ use towpath_config::{ClientValidationMode, Duty, Snapshot, rule_settings};
 use towpath_gateway_core::Fault;
 use towpath_routing::{Candidate, Explanation, Lost};
 
-use super::{Refused, Told, not_found};
+use super::{Line, Refused, Told, not_found};
 use crate::Program;
 use crate::args::ExplainArgs;
 
 /// How many candidates the text shows unless all are asked for.
 const SHOWN: usize = 20;
 
-pub(super) fn json(args: &ExplainArgs, snapshot: &Snapshot, told: &[Told<'_>]) -> Value {
+pub(super) fn json((args, line): (&ExplainArgs, &Line), snapshot: &Snapshot, told: &[Told<'_>]) -> Value {
     let headers: Vec<_> = args
         .header
         .iter()
-        .map(|line| format!("{}: {}", line.0, String::from_utf8_lossy(line.1.as_bytes())))
+        .map(|header| format!("{}: {}", header.0, String::from_utf8_lossy(header.1.as_bytes())))
         .collect();
     let request = json!({
-        "method": args.request.method.as_str(),
-        "url": args.request.url.to_string(),
+        "method": line.method.as_str(),
+        "url": line.url.to_string(),
         "headers": headers,
     });
     json!({
@@ -115,8 +115,13 @@ fn candidate(candidate: Candidate<'_>) -> Value {
     })
 }
 
-pub(super) fn text(args: &ExplainArgs, snapshot: &Snapshot, program: Program, told: &[Told<'_>]) -> String {
-    let mut text = format!("request   {} {}\n", args.request.method, args.request.url);
+pub(super) fn text(
+    (args, asked): (&ExplainArgs, &Line),
+    snapshot: &Snapshot,
+    program: Program,
+    told: &[Told<'_>],
+) -> String {
+    let mut text = format!("request   {} {}\n", asked.method, asked.url);
     for told in told {
         let _ = writeln!(text, "socket    {} on {}", told.socket.name, told.socket.address);
         if let Some(clients) = clients(told) {

@@ -1,0 +1,152 @@
+//! `explain --facts`: what a policy set decides about requests that are given with the workload they are for. Each is
+//! sent over a connection in memory through the stack of a sidecar that serves it.
+
+mod ask;
+mod read;
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use serde::Serialize;
+use serde_json::Value;
+use towpath_config::{Duty, Guard, Listener, MeshSettings, Options, Role, Snapshot, Source, compile};
+use towpath_mesh_mtls::MtlsMode;
+
+use self::ask::{Answer, ask};
+use self::read::Fact;
+use crate::args::{ExplainArgs, Output};
+use crate::check::{options, print, read};
+use crate::{Failure, Program};
+
+/// Facts of more bytes than this are a mistake.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// Prints what is decided about every fact of the file, in order.
+pub(crate) fn explain(program: Program, args: &ExplainArgs, file: &Path) -> Result<ExitCode, Failure> {
+    let facts = facts(file)?;
+    let source = read(&args.compile)?;
+    let base = options(program, &args.compile, SystemTime::now());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut sidecars = Sidecars::new(&source, &base);
+    let mut answers = Vec::with_capacity(facts.len());
+    for fact in &facts {
+        answers.push(runtime.block_on(ask(sidecars.of(fact)?, fact)));
+    }
+    match args.output {
+        Output::Json => print(&format_args!("{}\n", serde_json::to_string_pretty(&answers)?)),
+        Output::Text => print(&text(&facts, &answers)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn facts(file: &Path) -> Result<Vec<Fact>, Failure> {
+    let name = file.display();
+    let length = fs::metadata(file).map_err(|error| format!("cannot read {name}: {error}"))?.len();
+    if length > MAX_BYTES {
+        return Err(format!("{name} has {length} bytes: is it the wrong file?").into());
+    }
+    let text = fs::read_to_string(file).map_err(|error| format!("cannot read {name}: {error}"))?;
+    let list: Vec<Value> = serde_json::from_str(&text)
+        .map_err(|error| format!("{name}: {error}; it holds a list of {{\"workload\": …, \"request\": …}}"))?;
+    let fact = |(place, value): (usize, Value)| {
+        Fact::read(value).map_err(|error| format!("{name}: entry {place}: {error}").into())
+    };
+    list.into_iter().enumerate().map(fact).collect()
+}
+
+/// The port of a workload, as the sidecar that serves it takes it in.
+struct Sidecar {
+    listener: Listener,
+    mode: MtlsMode,
+    guard: Guard,
+}
+
+/// Sidecars by the workload and port that they serve, each compiled once.
+struct Sidecars<'a> {
+    source: &'a Source,
+    base: &'a Options,
+    before: Option<Snapshot>,
+    made: HashMap<String, Sidecar>,
+}
+
+impl<'a> Sidecars<'a> {
+    fn new(source: &'a Source, base: &'a Options) -> Self {
+        Self { source, base, before: None, made: HashMap::new() }
+    }
+
+    fn of(&mut self, fact: &Fact) -> Result<&Sidecar, Failure> {
+        let key = fact.sidecar();
+        if !self.made.contains_key(&key) {
+            let snapshot = compile(self.source, &self.options(fact)?, self.before.as_ref());
+            let sidecar = sidecar(&snapshot, fact)?;
+            self.before = Some(snapshot);
+            self.made.insert(key.clone(), sidecar);
+        }
+        self.made.get(&key).ok_or_else(|| "a sidecar that was made is gone".into())
+    }
+
+    fn options(&self, fact: &Fact) -> Result<Options, Failure> {
+        let address = ([127, 0, 0, 1], fact.port()).into();
+        let inbound = towpath_config::InboundPort { port: fact.port(), listen: address, app: address };
+        // What the file says nothing of is as the resources say.
+        let named = compile(self.source, self.base, self.before.as_ref()).mesh;
+        Ok(Options {
+            role: Role::Sidecar { inbound: vec![inbound] },
+            given: Some(fact.workload()),
+            mesh: Some(fact.mesh(named)?),
+            assume_providers: fact.answers_for_providers(),
+            has_identity: true,
+            ..self.base.clone()
+        })
+    }
+}
+
+fn sidecar(snapshot: &Snapshot, fact: &Fact) -> Result<Sidecar, Failure> {
+    let inbound = snapshot.listeners.iter().find_map(|listener| match &listener.duty {
+        Duty::Inbound { mode, guard, .. } => Some((listener.clone(), *mode, guard.clone())),
+        _ => None,
+    });
+    let Some((listener, mode, mut guard)) = inbound else {
+        return Err("the configuration cannot be compiled for a sidecar: see `check`".into());
+    };
+    if let Some(trusted_proxies) = fact.trusted_proxies() {
+        let edge = MeshSettings { trusted_proxies, ..snapshot.mesh.clone() }.edge_normalization();
+        guard.normalization = edge;
+    }
+    Ok(Sidecar { listener, mode, guard })
+}
+
+/// A status of HTTP, or how a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+enum Status {
+    Http(u16),
+    Connection(&'static str),
+}
+
+fn text(facts: &[Fact], answers: &[Answer]) -> String {
+    let mut text = String::new();
+    for (fact, answer) in facts.iter().zip(answers) {
+        let status = match answer.status {
+            Status::Http(status) => status.to_string(),
+            Status::Connection(end) => end.to_owned(),
+        };
+        let by = answer.policy.as_deref().map(|policy| match answer.rule {
+            Some(rule) => format!(" ({policy}, rule {rule})"),
+            None => format!(" ({policy})"),
+        });
+        let _ = writeln!(
+            text,
+            "{:5} {status:5} {}: {}{}",
+            answer.decision,
+            fact.line(),
+            answer.reason,
+            by.unwrap_or_default()
+        );
+    }
+    text
+}
