@@ -54,6 +54,11 @@ impl TrustBundle {
         &self.domain
     }
 
+    /// Further names of the trust domain.
+    pub fn aliases(&self) -> &[TrustDomain] {
+        &self.aliases
+    }
+
     /// Its root certificates, in the order given.
     pub fn roots(&self) -> &[CertificateDer<'static>] {
         &self.roots

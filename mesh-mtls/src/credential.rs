@@ -9,7 +9,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use towpath_gateway_core::SpiffeId;
+use towpath_gateway_core::{SpiffeId, TrustDomain};
 
 use crate::tls::{self, Settings};
 use crate::verifier::{VerifyClient, VerifyServer};
@@ -96,6 +96,24 @@ impl Credential {
     /// Whether handshakes may use it at `now`.
     pub fn is_valid_at(&self, now: SystemTime) -> bool {
         self.0.svid.is_valid_at(now)
+    }
+
+    /// The same with these aliases of the trust domain. Sessions of before are not resumed with it.
+    pub(crate) fn known_as(self, aliases: &[TrustDomain]) -> Self {
+        if self.bundle().aliases() == aliases {
+            return self;
+        }
+        let bundle = self.bundle().clone().with_aliases(aliases.iter().cloned());
+        let key = Arc::clone(&self.0.key);
+        let made = VerifyClient::new(bundle.clone()).map_err(|why| CredentialError::Tls(why.to_string()));
+        let settings = made.and_then(|client| {
+            Settings::new(Arc::clone(&key), Arc::new(client), Arc::new(VerifyServer::new(bundle.clone())))
+        });
+        match settings {
+            Ok(settings) => Self(Arc::new(Parts { svid: self.0.svid.clone(), key, bundle, settings })),
+            // The same roots and key made settings before.
+            Err(_) => self,
+        }
     }
 
     pub(crate) fn settings(&self) -> &Settings {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::watch;
-use towpath_gateway_core::{Live, SpiffeId};
+use towpath_gateway_core::{Live, SpiffeId, TrustDomain};
 
 use crate::Credential;
 
@@ -17,6 +17,8 @@ pub struct Identity(Arc<Shared>);
 
 struct Shared {
     current: Live<Option<Credential>>,
+    /// Further names of the trust domain.
+    aliases: Live<Vec<TrustDomain>>,
     stored: watch::Sender<()>,
 }
 
@@ -32,14 +34,28 @@ impl Identity {
     }
 
     fn holding(credential: Option<Credential>) -> Self {
-        Self(Arc::new(Shared { current: Live::new(credential), stored: watch::Sender::new(()) }))
+        let (current, aliases) = (Live::new(credential), Live::default());
+        Self(Arc::new(Shared { current, aliases, stored: watch::Sender::new(()) }))
     }
 
     /// Uses `credential` for every handshake that begins from now on. Open connections live on, and sessions that
     /// began with an older credential are not resumed.
     pub fn store(&self, credential: Credential) {
+        let credential = credential.known_as(&self.0.aliases.load());
         self.0.current.store(Some(credential));
         self.0.stored.send_replace(());
+    }
+
+    /// Takes ids of these domains like those of the trust domain (Istio, `trustDomainAliases`), with the credential in use
+    /// and with those that come. The same roots vouch for them.
+    pub fn set_aliases(&self, aliases: &[TrustDomain]) {
+        if **self.0.aliases.load() == aliases {
+            return;
+        }
+        self.0.aliases.store(aliases.to_vec());
+        if let Some(credential) = self.credential() {
+            self.store(credential);
+        }
     }
 
     /// The credential in use, be it valid or not.
@@ -135,6 +151,21 @@ mod tests {
         waits.await.unwrap();
         assert_eq!(clone.id().unwrap().as_str(), WEB);
         assert!(clone.is_ready(SystemTime::now()));
+    }
+
+    #[test]
+    fn aliases_hold_for_the_credential_in_use_and_for_the_next() {
+        let authority = Authority::new();
+        let identity = Identity::new(authority.credential(WEB));
+        let foreign: SpiffeId = "spiffe://old.example/a".parse().unwrap();
+        let covers = || identity.credential().unwrap().bundle().covers(&foreign);
+        assert!(!covers());
+        identity.set_aliases(&["old.example".parse().unwrap()]);
+        assert!(covers());
+        identity.store(authority.credential(REVIEWS));
+        assert!(covers());
+        identity.set_aliases(&[]);
+        assert!(!covers());
     }
 
     #[tokio::test]

@@ -251,11 +251,12 @@ impl<'a> Backends<'a> {
         }
     }
 
-    /// The identity that the workload must prove; a name that makes no identity can never be proved.
+    /// The identities of which the workload must prove one, in any domain of the mesh; a name that makes none can never be
+    /// proved.
     fn identities(&self, workload: &MeshWorkload) -> Arc<[SpiffeId]> {
-        SpiffeId::workload(&self.mesh.trust_domain, &workload.namespace, &workload.account)
-            .into_iter()
-            .collect()
+        let domains = self.mesh.trust_domains();
+        let ids = domains.map(|domain| SpiffeId::workload(domain, &workload.namespace, &workload.account));
+        ids.flatten().collect()
     }
 
     /// The endpoint, or the equal one that is in use already.

@@ -6,8 +6,11 @@ mod common;
 use std::sync::Arc;
 
 use common::{WORLD, compiled, gateway, problems, sidecar};
-use towpath_auth::{AuthorizationPolicies, ExternalAuthProtocol};
-use towpath_config::{Duty, Options, Snapshot};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+use towpath_auth::{AuthorizationPolicies, ExternalAuthProtocol, Facts, Http, HttpFacts, Verdict};
+use towpath_config::{Duty, GivenWorkload, Options, Snapshot};
 
 fn policy(name: &str, namespace: &str, spec: &str) -> String {
     format!(
@@ -236,5 +239,72 @@ fn providers_that_make_no_sense_are_refused_with_their_place() {
         );
         let found = problems(&compiled(&[&mesh], &gateway()));
         assert!(found.iter().any(|problem| problem.contains(message)), "{spec}: {found:?}");
+    }
+}
+
+/// Policies of which some are scoped to what is not `shop` with `app: b`: another namespace, or other labels.
+fn scoped() -> impl Strategy<Value = (bool, String)> {
+    let scope = select(vec![
+        (true, "shop", ""),
+        (true, "shop", "selector: {matchLabels: {app: b}}, "),
+        (true, "istio-system", ""),
+        (true, "istio-system", "selector: {matchLabels: {app: b}}, "),
+        (false, "shop", "selector: {matchLabels: {app: a}}, "),
+        (false, "shop", "selector: {matchLabels: {app: b, version: v2}}, "),
+        (false, "istio-system", "selector: {matchLabels: {app: a}}, "),
+        (false, "other", ""),
+        (false, "other", "selector: {matchLabels: {app: b}}, "),
+        (false, "shop", "targetRefs: [{kind: Service, name: pages}], "),
+    ]);
+    let action = select(vec!["ALLOW", "DENY", "AUDIT", "CUSTOM, provider: {name: x}"]);
+    let rule = select(vec![
+        "",
+        "{}",
+        "{to: [{operation: {methods: [GET]}}]}",
+        "{to: [{operation: {notPaths: ['/a/{**}']}}]}",
+        "{from: [{source: {notPrincipals: ['*']}}]}",
+        "{when: [{key: 'request.headers[x]', values: ['1']}]}",
+        "{when: [{key: nonsense, values: ['1']}]}",
+    ]);
+    (scope, action, rule).prop_map(|((holds, namespace, selector), action, rule)| {
+        (holds, format!("{namespace}|{selector}action: {action}, rules: [{rule}]"))
+    })
+}
+
+fn decided(policies: &[(bool, String)], method: &str, path: &str, header: bool) -> Verdict {
+    let texts = policies.iter().enumerate().map(|(number, (_, text))| {
+        let (namespace, spec) = text.split_once('|').unwrap();
+        policy(&format!("p{number}"), namespace, &format!("{{{spec}}}"))
+    });
+    let text: String = texts.collect();
+    let options = Options {
+        given: Some(GivenWorkload { namespace: "shop".into(), labels: [("app".into(), "b".into())].into() }),
+        ..sidecar("shop/pages-0", "")
+    };
+    let snapshot = compiled(&[WORLD, &text], &options);
+    let mut headers = http::HeaderMap::new();
+    if header {
+        headers.insert("x", http::HeaderValue::from_static("1"));
+    }
+    let http = HttpFacts { method, host: None, path, headers: &headers, token: None };
+    let facts = Facts { http: Http::Request(http), ..Facts::default() };
+    let policies = authorization(&snapshot);
+    let asked: Vec<_> = policies.custom(&facts).map(|policy| policy.name.clone()).collect();
+    Verdict { policy: None, rule: None, audit: asked.into_iter().next(), ..policies.evaluate(&facts) }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn a_policy_for_one_workload_never_changes_a_decision_at_another(
+        policies in vec(scoped(), 0..8), method in select(vec!["GET", "PUT"]), path in select(vec!["/", "/a/b"]), header: bool,
+    ) {
+        let (here, elsewhere): (Vec<_>, Vec<_>) =
+            policies.iter().cloned().partition(|(holds, _)| *holds);
+        let alone = decided(&here, method, path, header);
+        // The same numbers for the same policies: those from elsewhere come behind.
+        let all = [here, elsewhere].concat();
+        prop_assert_eq!(decided(&all, method, path, header), alone, "{:?}", all);
     }
 }

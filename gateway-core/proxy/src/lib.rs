@@ -8,6 +8,8 @@ mod allocator;
 mod args;
 mod check;
 mod credential;
+#[cfg(test)]
+mod decisions;
 mod explain;
 mod gauges;
 mod listener;

@@ -137,7 +137,11 @@ impl Process {
 
     fn compiled(&self, source: &Source) -> Snapshot {
         let options = check::options(self.program, &self.args.compile, SystemTime::now());
-        compile(source, &options, self.snapshot.as_ref())
+        let snapshot = compile(source, &options, self.snapshot.as_ref());
+        if let Some(identity) = &self.identity {
+            identity.set_aliases(&snapshot.mesh.trust_domain_aliases);
+        }
+        snapshot
     }
 
     fn workers(&self, snapshot: &Snapshot) -> Result<Listeners, Failure> {

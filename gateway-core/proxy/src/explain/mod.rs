@@ -18,6 +18,8 @@ use crate::check::{options, print, read};
 use crate::listener::edge_certificates;
 use crate::{Failure, Program};
 
+#[cfg(test)]
+pub(crate) use facts::decide;
 pub(crate) use request::{HeaderLine, Line};
 
 /// What becomes of a request before the table of a socket is asked.

@@ -28,19 +28,27 @@ const MAX_BYTES: u64 = 64 << 20;
 /// Prints what is decided about every fact of the file, in order.
 pub(crate) fn explain(program: Program, args: &ExplainArgs, file: &Path) -> Result<ExitCode, Failure> {
     let facts = facts(file)?;
-    let source = read(&args.compile)?;
     let base = options(program, &args.compile, SystemTime::now());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut sidecars = Sidecars::new(&source, &base);
-    let mut answers = Vec::with_capacity(facts.len());
-    for fact in &facts {
-        answers.push(runtime.block_on(ask(sidecars.of(fact)?, fact)));
-    }
+    let answers = answers(&read(&args.compile)?, &base, &facts)?;
     match args.output {
         Output::Json => print(&format_args!("{}\n", serde_json::to_string_pretty(&answers)?)),
         Output::Text => print(&text(&facts, &answers)),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn answers(source: &Source, base: &Options, facts: &[Fact]) -> Result<Vec<Answer>, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut sidecars = Sidecars::new(source, base);
+    facts.iter().map(|fact| Ok(runtime.block_on(ask(sidecars.of(fact)?, fact)))).collect()
+}
+
+/// The answers to facts that are in hand, as JSON.
+#[cfg(test)]
+pub(crate) fn decide(source: &Source, base: &Options, facts: Vec<Value>) -> Result<Vec<Value>, Failure> {
+    let facts: Vec<Fact> = facts.into_iter().map(Fact::read).collect::<Result<_, _>>()?;
+    let answers = answers(source, base, &facts)?;
+    Ok(answers.iter().map(serde_json::to_value).collect::<Result<_, _>>()?)
 }
 
 fn facts(file: &Path) -> Result<Vec<Fact>, Failure> {
