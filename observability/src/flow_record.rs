@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use towpath_gateway_core::{Context, Fault, Reason};
 
 use crate::json::Object;
-use crate::record::{AttemptRecord, Detail, DownstreamRecord};
+use crate::record::{AttemptRecord, Detail, DownstreamRecord, told};
 use crate::recorder::Origin;
 use crate::time::Rfc3339;
 
@@ -67,4 +67,10 @@ fn verdict(object: &mut Object<'_>, context: &Context, fault: Option<&Fault>) {
     }
     let decided = || context.decision().and_then(|decision| decision.policy.as_deref());
     object.some("policy", fault.and_then(|fault| fault.policy().map(|name| &**name)).or_else(decided));
+    let decision = context.decision();
+    told(
+        object,
+        decision.and_then(|decision| decision.audit.as_deref()),
+        decision.and_then(|decision| decision.dry_run.as_ref()),
+    );
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use http::Version;
-use towpath_gateway_core::{Attempt, Connection, Context, Fault, Outcome, Reason, SpanId, TraceId};
+use towpath_gateway_core::{Attempt, Connection, Context, DryRun, Fault, Outcome, Reason, SpanId, TraceId};
 
 use crate::json::Object;
 use crate::recorder::Origin;
@@ -61,6 +61,10 @@ pub struct Record<'a> {
     pub detail: Option<Detail<'a>>,
     /// `namespace/name` of the policy that refused, or else of the one that let the request pass.
     pub policy: Option<&'a str>,
+    /// The AUDIT policy that matches.
+    pub audit: Option<&'a str>,
+    /// What policies in dry-run would have decided.
+    pub dry_run: Option<&'a DryRun>,
     /// Who used the API.
     pub consumer: Option<&'a str>,
     /// The route that matched.
@@ -174,6 +178,8 @@ impl<'a> Record<'a> {
             flag: reason.map(Reason::flag),
             detail: fault.and_then(Detail::of),
             policy: fault.and_then(|fault| fault.policy().map(|name| &**name)).or_else(decided),
+            audit: context.decision().and_then(|decision| decision.audit.as_deref()),
+            dry_run: context.decision().and_then(|decision| decision.dry_run.as_ref()),
             consumer: context.consumer().map(|consumer| &*consumer.name),
             route: context.route().map(|name| &*name.route),
             rule: context.route().map(|name| &*name.rule),
@@ -234,6 +240,7 @@ impl Record<'_> {
             object.text("detail", &detail.to_string());
         }
         object.some("policy", self.policy);
+        told(object, self.audit, self.dry_run);
     }
 
     fn route(&self, object: &mut Object<'_>) {
@@ -241,6 +248,15 @@ impl Record<'_> {
         object.some("route", self.route);
         object.some("rule", self.rule);
         object.some("backend", self.backend);
+    }
+}
+
+/// What policies say that are not enforced.
+pub(crate) fn told(object: &mut Object<'_>, audit: Option<&str>, dry_run: Option<&DryRun>) {
+    object.some("audit", audit);
+    if let Some(DryRun { allowed, policy }) = dry_run {
+        object.text("dry_run", if *allowed { "allow" } else { "deny" });
+        object.some("dry_run_policy", policy.as_deref());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use towpath_gateway_core::{Context, Fault};
+use towpath_gateway_core::{Context, Decision, Fault};
 
 use crate::flow_record::{self, FlowEnd};
 use crate::record::{End, Head, Record};
@@ -75,6 +75,7 @@ impl Recorder {
     pub(crate) fn finish(&self, head: Option<Head<'_>>, end: End, context: &Context, fault: Option<&Fault>) {
         let Parts { origin, metrics, log } = &*self.0;
         metrics.observe(origin, context.route(), fault, end);
+        tell(metrics, context);
         if let Some(head) = head {
             let attempts = context.attempts();
             log.write(&Record::new(origin, head, end, context, fault, &attempts));
@@ -85,6 +86,15 @@ impl Recorder {
     pub(crate) fn finish_flow(&self, end: &FlowEnd, context: &Context, fault: Option<&Fault>) {
         let Parts { origin, metrics, log } = &*self.0;
         metrics.observe_flow(origin, context.route(), fault, end);
+        tell(metrics, context);
         log.write_line(|line| flow_record::write_json(line, origin, end, context, fault));
     }
 }
+
+fn tell(metrics: &MetricsShard, context: &Context) {
+    let told = |decision: &&Decision| decision.audit.is_some() || decision.dry_run.is_some();
+    if let Some(decision) = context.decision().filter(told) {
+        metrics.tell(decision);
+    }
+}
+

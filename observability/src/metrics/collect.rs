@@ -10,7 +10,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncod
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
-use super::series::{FlowKey, RefusalKey, RequestKey, Totals};
+use super::series::{FlowKey, RefusalKey, RequestKey, Told, ToldKey, Totals};
 use super::shard::Shared;
 
 /// Label of a route or reason that there is not.
@@ -28,6 +28,9 @@ impl Collector for Sum {
         encode_durations(&mut encoder, &requests)?;
         encode_flows(&mut encoder, &self.flows())?;
         encode_refusals(&mut encoder, &self.refusals())?;
+        let told = self.told();
+        encode_dry_runs(&mut encoder, &told)?;
+        encode_audits(&mut encoder, &told)?;
         let help = "Access log lines that were dropped";
         let mut dropped = encoder.encode_descriptor("access_log_dropped", help, None, MetricType::Counter)?;
         encode_count(&mut dropped, self.0.dropped_lines())
@@ -48,6 +51,14 @@ impl Sum {
             let here = [&flows.count, &flows.bytes_in, &flows.bytes_out];
             let sum = sums.entry(key.clone()).or_default();
             sum.iter_mut().zip(here).for_each(|(sum, here)| *sum += here.load(Ordering::Relaxed));
+        });
+        sums
+    }
+
+    fn told(&self) -> BTreeMap<ToldKey, u64> {
+        let mut sums: BTreeMap<ToldKey, u64> = BTreeMap::new();
+        self.0.told.for_each(|key, count| {
+            *sums.entry(key.clone()).or_default() += count.load(Ordering::Relaxed);
         });
         sums
     }
@@ -128,6 +139,31 @@ fn encode_refusals(encoder: &mut DescriptorEncoder<'_>, sums: &BTreeMap<RefusalK
     Ok(())
 }
 
+fn encode_dry_runs(encoder: &mut DescriptorEncoder<'_>, sums: &BTreeMap<ToldKey, u64>) -> fmt::Result {
+    let help = "Decisions that authorization policies in dry-run would have made";
+    let mut family = encoder.encode_descriptor("authorization_dry_run", help, None, MetricType::Counter)?;
+    for (key, count) in sums {
+        let verdict = match key.verdict {
+            Told::Allow => "allow",
+            Told::Deny => "deny",
+            Told::Audit => continue,
+        };
+        let labels = [("policy", key.policy.as_deref().unwrap_or(NONE)), ("verdict", verdict)];
+        encode_count(&mut labelled(&mut family, &labels)?, *count)?;
+    }
+    Ok(())
+}
+
+fn encode_audits(encoder: &mut DescriptorEncoder<'_>, sums: &BTreeMap<ToldKey, u64>) -> fmt::Result {
+    let help = "Requests and flows that an AUDIT policy matches";
+    let mut family = encoder.encode_descriptor("authorization_audit", help, None, MetricType::Counter)?;
+    for (key, count) in sums.iter().filter(|(key, _)| key.verdict == Told::Audit) {
+        let labels = [("policy", key.policy.as_deref().unwrap_or(NONE))];
+        encode_count(&mut labelled(&mut family, &labels)?, *count)?;
+    }
+    Ok(())
+}
+
 fn labelled<'a>(
     family: &'a mut MetricEncoder<'_>,
     labels: &'a impl EncodeLabelSet,
@@ -154,7 +190,7 @@ fn code_class(code: u16) -> &'static str {
 mod tests {
     use std::time::Duration;
 
-    use towpath_gateway_core::{Fault, Reason, RouteName};
+    use towpath_gateway_core::{Decision, DryRun, Fault, Reason, RouteName};
 
     use crate::record::End;
     use crate::recorder::Origin;
@@ -209,6 +245,28 @@ mod tests {
         let text = metrics.encode().unwrap();
         let line = "towpath_requests_refused_total{policy=\"shop/deny\",reason=\"denied\"} 1";
         assert!(text.lines().any(|l| l == line), "{text}");
+    }
+
+    #[test]
+    fn policies_that_are_not_enforced_are_counted() {
+        let metrics = Metrics::new();
+        let told = |audit: Option<&str>, dry_run| Decision {
+            audit: audit.map(Into::into),
+            dry_run,
+            ..Decision::by(true, None)
+        };
+        let denied = DryRun { allowed: false, policy: Some("shop/try".into()) };
+        let shard = metrics.shard();
+        shard.tell(&told(Some("shop/audit"), Some(denied)));
+        shard.tell(&told(None, Some(DryRun { allowed: true, policy: None })));
+        let text = metrics.encode().unwrap();
+        for line in [
+            "towpath_authorization_dry_run_total{policy=\"shop/try\",verdict=\"deny\"} 1",
+            "towpath_authorization_dry_run_total{policy=\"none\",verdict=\"allow\"} 1",
+            "towpath_authorization_audit_total{policy=\"shop/audit\"} 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{text}");
+        }
     }
 
     #[test]

@@ -25,6 +25,8 @@ use shard::Shared;
 /// | `towpath_flows_total` | `role`, `listener`, `protocol` (`TCP`, `TLS`, `UDP`), `route`, `reason` |
 /// | `towpath_flow_received_bytes_total`, `towpath_flow_sent_bytes_total` | the same; counted when the flow ends |
 /// | `towpath_requests_refused_total` | `policy`, `reason` |
+/// | `towpath_authorization_dry_run_total` | `policy`, `verdict` (`allow`, `deny`): what policies in dry-run would decide |
+/// | `towpath_authorization_audit_total` | `policy` |
 /// | `towpath_access_log_dropped_total` | none |
 ///
 /// Requests that no route took have the route `none`, those that ended well the reason `none`: the number of series

@@ -48,6 +48,22 @@ pub(crate) struct RefusalKey {
     pub(crate) reason: &'static str,
 }
 
+/// What tells the series of policies apart that are told of and not enforced.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ToldKey {
+    /// `None`: no policy is concerned.
+    pub(crate) policy: Option<Arc<str>>,
+    pub(crate) verdict: Told,
+}
+
+/// What a policy that is not enforced has to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Told {
+    Audit,
+    Allow,
+    Deny,
+}
+
 /// Count and duration of requests.
 #[derive(Debug, Default)]
 pub(crate) struct Requests {

@@ -6,10 +6,10 @@ use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use towpath_gateway_core::{Fault, RouteName};
+use towpath_gateway_core::{Decision, Fault, RouteName};
 
 use super::recent::{Names, Recent};
-use super::series::{FlowKey, Flows, RefusalKey, RequestKey, Requests};
+use super::series::{FlowKey, Flows, RefusalKey, RequestKey, Requests, Told, ToldKey};
 use crate::AccessLog;
 use crate::flow_record::FlowEnd;
 use crate::record::End;
@@ -26,6 +26,7 @@ struct Parts {
     requests: Mutex<(Recent, HashMap<RequestKey, Arc<Requests>>)>,
     flows: Mutex<HashMap<FlowKey, Arc<Flows>>>,
     refusals: Mutex<HashMap<RefusalKey, Arc<AtomicU64>>>,
+    told: Mutex<HashMap<ToldKey, Arc<AtomicU64>>>,
 }
 
 /// Every series of every shard. A worker comes here only when it opens a new series.
@@ -34,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) requests: List<RequestKey, Requests>,
     pub(crate) flows: List<FlowKey, Flows>,
     pub(crate) refusals: List<RefusalKey, AtomicU64>,
+    pub(crate) told: List<ToldKey, AtomicU64>,
     logs: Mutex<Vec<Arc<AtomicU64>>>,
 }
 
@@ -73,6 +75,7 @@ impl MetricsShard {
             requests: Mutex::default(),
             flows: Mutex::default(),
             refusals: Mutex::default(),
+            told: Mutex::default(),
         }))
     }
 
@@ -121,6 +124,18 @@ impl MetricsShard {
         flows.bytes_in.fetch_add(end.bytes_in, Ordering::Relaxed);
         flows.bytes_out.fetch_add(end.bytes_out, Ordering::Relaxed);
         self.refused(fault);
+    }
+
+    /// Counts what policies say that are not enforced.
+    pub(crate) fn tell(&self, decision: &Decision) {
+        let audit = decision.audit.as_ref().map(|policy| (Some(policy), Told::Audit));
+        let dry_run = decision.dry_run.as_ref();
+        let tried = dry_run.map(|told| (told.policy.as_ref(), if told.allowed { Told::Allow } else { Told::Deny }));
+        for (policy, verdict) in audit.into_iter().chain(tried) {
+            let key = ToldKey { policy: policy.cloned(), verdict };
+            let mut all = lock(&self.0.told);
+            series(&mut all, &key, &self.0.shared.told).fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Counts a refusal by a policy, if it is one.
