@@ -7,23 +7,17 @@
 //! - **place** on the accept stack, where [`TerminateLayer`](crate::TerminateLayer) stands where TLS ends
 
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context as Task, Poll};
 use std::time::Duration;
 
-use rustls::server::Acceptor;
-use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 use tower_layer::Layer;
 use tower_service::Service;
 use towpath_gateway_core::{Accepted, Prefixed};
+use towpath_hello::Hello;
 
 use crate::Drain;
-
-/// As much as a handshake message may be in `rustls`; hellos with post-quantum key shares have 2 KiB.
-const LARGEST_HELLO: usize = 64 * 1024;
 
 /// Applies [`ReadServerName`].
 #[derive(Debug, Clone)]
@@ -96,14 +90,14 @@ async fn read(accepted: Accepted, layer: ServerNameLayer) -> Option<Accepted> {
     let peer = connection.peer;
     let hello = tokio::select! {
         biased;
-        hello = timeout(layer.limit, hello(&mut io)) => hello,
+        hello = timeout(layer.limit, towpath_hello::read(&mut io, Vec::new())) => hello,
         () = layer.drain.last_words() => {
             tracing::debug!(%peer, "no TLS hello when draining");
             return None;
         }
     };
     match hello {
-        Ok(Ok(Hello { bytes, server_name })) => {
+        Ok(Ok(Hello { bytes, server_name, .. })) => {
             connection.passed_name = server_name;
             return Some(Accepted { io: Box::new(Prefixed::new(bytes, io)), connection });
         }
@@ -111,38 +105,6 @@ async fn read(accepted: Accepted, layer: ServerNameLayer) -> Option<Accepted> {
         Err(_) => tracing::debug!(%peer, "the TLS hello took too long"),
     }
     None
-}
-
-/// The bytes of a hello with what they say.
-#[derive(Debug)]
-struct Hello {
-    bytes: Vec<u8>,
-    /// In lower case.
-    server_name: Option<Arc<str>>,
-}
-
-async fn hello(io: &mut (impl AsyncRead + Unpin)) -> io::Result<Hello> {
-    let (mut acceptor, mut bytes) = (Acceptor::default(), Vec::with_capacity(2048));
-    loop {
-        let seen = bytes.len();
-        let missing = LARGEST_HELLO - seen;
-        if io.take(missing as u64).read_buf(&mut bytes).await? == 0 {
-            let why =
-                if missing == 0 { "the hello has more than 64 KiB" } else { "closed before the hello ended" };
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
-        }
-        let mut fresh = bytes.get(seen..).unwrap_or_default();
-        while !fresh.is_empty() {
-            acceptor.read_tls(&mut fresh)?;
-            if let Some(accepted) =
-                acceptor.accept().map_err(|(error, _)| io::Error::new(io::ErrorKind::InvalidData, error))?
-            {
-                let server_name =
-                    accepted.client_hello().server_name().map(|name| name.to_ascii_lowercase().into());
-                return Ok(Hello { bytes, server_name });
-            }
-        }
-    }
 }
 
 #[cfg(test)]

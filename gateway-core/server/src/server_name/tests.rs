@@ -1,8 +1,9 @@
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
-use tokio::io::{AsyncWriteExt, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tower::{ServiceExt, service_fn};
 use towpath_gateway_core::Connection;
 
