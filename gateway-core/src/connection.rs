@@ -16,12 +16,14 @@ pub struct Connection {
     pub tls: Option<TlsFacts>,
     /// The server name in a TLS hello that was read and left for the backend (RFC 6066 section 3), in lower case.
     pub passed_name: Option<Arc<str>>,
+    /// Whether the bytes are TLS that is none of the mesh and ends at the application.
+    pub passed_through: bool,
 }
 
 impl Connection {
     /// A plaintext connection.
     pub fn plaintext(peer: SocketAddr, local: SocketAddr) -> Self {
-        Self { peer, local, tls: None, passed_name: None }
+        Self { peer, local, tls: None, passed_name: None, passed_through: false }
     }
 
     /// The server name that the client asked for, whether TLS ends here or at the backend.

@@ -1,7 +1,8 @@
 //! Ends mesh mTLS on incoming connections, by the mode that the workload is in.
 //!
-//! - **reads** the first bytes of the connection, the mode and the credential of the moment
-//! - **writes** `connection.tls` with the client's verified identity
+//! - **reads** the first bytes of the connection (a TLS client's hello), the mode and the credential of the moment
+//! - **writes** `connection.tls` with the client's verified identity; under PERMISSIVE, `connection.passed_through` for TLS
+//!   that is none of the mesh: no protocol of Istio's is offered, and its bytes are left as they are
 //! - **ends a connection** (by closing it, with no answer) that is plaintext under STRICT, whose client proves no
 //!   identity of the trust domain, that is too slow, or that comes while this workload has no valid credential
 //! - **settings** [`Identity`], [`MtlsMode`] behind [`Live`], the handshake timeout
@@ -19,11 +20,13 @@ use tokio_rustls::TlsAcceptor;
 use tower_layer::Layer;
 use tower_service::Service;
 use towpath_gateway_core::{Accepted, BoxIo, Connection, Live, Prefixed};
+use towpath_hello::Hello;
 
 use crate::facts::facts;
 use crate::identity::Unready;
 use crate::peer::{InvalidPeer, Side};
 use crate::sniff::{FirstBytes, sniff};
+use crate::tls::OF_THE_MESH;
 use crate::{Identity, MtlsMode, Refusal, Refusals};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -66,8 +69,8 @@ pub struct AcceptLayer {
 }
 
 impl AcceptLayer {
-    /// Proves `identity` to clients and takes what `mode` allows at the time a connection comes in. Under PERMISSIVE
-    /// whatever begins like TLS must be mesh mTLS, and a client must send the first byte.
+    /// Proves `identity` to clients and takes what `mode` allows at the time a connection comes in. Under PERMISSIVE TLS of
+    /// the mesh is known by its protocols, which begin with `istio`; a client must send the first byte.
     pub fn new(identity: Identity, mode: Live<MtlsMode>) -> Self {
         Self { gate: Gate { identity, mode, timeout: HANDSHAKE_TIMEOUT, refusals: Refusals::new() } }
     }
@@ -199,24 +202,33 @@ async fn enter(
 ) -> Result<Option<Accepted>, Refused> {
     let Accepted { mut io, connection } = accepted;
     let (first, bytes) = sniff(&mut io).await.map_err(Refused::Handshake)?;
-    let io = Prefixed::new(bytes, io);
-    // The mode counts that is in force when the client speaks: it may have waited, and seen a stricter one begin.
-    match (first, **mode.load()) {
+    match first {
         // A port probe, or a client that changed its mind: nobody is refused.
-        (FirstBytes::Nothing, _) => Ok(None),
-        (FirstBytes::Tls, _) => terminate(identity, io, connection).await.map(Some),
-        (FirstBytes::Plaintext, mode) if !mode.takes_plaintext() => Err(Refused::Plaintext),
-        (FirstBytes::Plaintext, _) => Ok(Some(Accepted { io: Box::new(io), connection })),
+        FirstBytes::Nothing => return Ok(None),
+        FirstBytes::Tls => {}
+        // The mode counts that is in force when the client speaks: it may have waited, and seen a stricter one begin.
+        FirstBytes::Plaintext if !mode.load().takes_plaintext() => return Err(Refused::Plaintext),
+        FirstBytes::Plaintext => {
+            return Ok(Some(Accepted { io: Box::new(Prefixed::new(bytes, io)), connection }));
+        }
     }
+    let mut hello = towpath_hello::read(&mut io, bytes).await.map_err(Refused::Handshake)?;
+    let io = Prefixed::new(std::mem::take(&mut hello.bytes), io);
+    if mode.load().takes_plaintext() && !hello.offers(&OF_THE_MESH) {
+        let connection = Connection { passed_name: hello.server_name, passed_through: true, ..connection };
+        return Ok(Some(Accepted { io: Box::new(io), connection }));
+    }
+    terminate(identity, &hello, io, connection).await.map(Some)
 }
 
 async fn terminate(
     identity: &Identity,
+    hello: &Hello,
     io: Prefixed<BoxIo>,
     mut connection: Connection,
 ) -> Result<Accepted, Refused> {
     let credential = identity.valid_at(SystemTime::now())?;
-    let acceptor = TlsAcceptor::from(credential.settings().server());
+    let acceptor = TlsAcceptor::from(credential.settings().server_for(hello));
     let stream = acceptor.accept(io).await.map_err(Refused::Handshake)?;
     let session = stream.get_ref().1;
     let tls = facts(session, session.server_name(), Side::Client, credential.bundle(), SystemTime::now())?;

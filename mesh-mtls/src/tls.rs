@@ -6,18 +6,22 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ServerConfig};
 use towpath_gateway_core::Protocol;
+use towpath_hello::Hello;
 
 use crate::CredentialError;
 use crate::verifier::{VerifyClient, VerifyServer};
 
-// A server of rustls refuses a client none of whose protocols it lists, and sidecars of Istio offer its own names: so
-// they are listed, after the standard ones because peers read the version from those. `istio-peer-exchange` is left
-// out: it would oblige us to speak its prologue.
+// Sidecars of Istio offer its own names: they are listed after the standard ones, because peers read the version from
+// those. `istio-peer-exchange` is left out: it would oblige us to speak its prologue.
 const ACCEPTED: [&str; 5] = ["h2", "http/1.1", "istio", "istio-h2", "istio-http/1.1"];
-// Istio's PERMISSIVE mode takes TLS for mesh mTLS only if one of its own names is offered.
-const OFFERED_HTTP1: [&str; 2] = ["istio-http/1.1", "http/1.1"];
-const OFFERED_HTTP2: [&str; 2] = ["istio-h2", "h2"];
+// What Istio's sidecars offer. Its PERMISSIVE mode takes TLS for mesh mTLS only if one of its own names is there.
+const OFFERED_HTTP1: [&str; 3] = ["istio-http/1.1", "istio", "http/1.1"];
+const OFFERED_HTTP2: [&str; 3] = ["istio-h2", "istio", "h2"];
 const OFFERED_OPAQUE: [&str; 1] = ["istio"];
+
+/// Names by which TLS is known to be mesh mTLS where other TLS may come, too (Istio, PERMISSIVE).
+pub(crate) const OF_THE_MESH: [&str; 5] =
+    ["istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2"];
 
 /// The cryptography of this crate, never the process-wide default.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
@@ -29,6 +33,8 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 /// The settings for both sides. Session stores belong to them: a new credential resumes no session of an older one.
 pub(crate) struct Settings {
     server: Arc<ServerConfig>,
+    /// For clients that offer protocols of which none is ours: a server of rustls refuses them, and Envoy does not.
+    any_protocol: Arc<ServerConfig>,
     http1: Arc<ClientConfig>,
     http2: Arc<ClientConfig>,
     opaque: Arc<ClientConfig>,
@@ -46,6 +52,7 @@ impl Settings {
             .map_err(|why| CredentialError::Tls(why.to_string()))?
             .with_client_cert_verifier(client_verifier)
             .with_cert_resolver(resolver.clone());
+        let any_protocol = server.clone();
         server.alpn_protocols = names(&ACCEPTED);
         let mut http1 = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
@@ -59,12 +66,21 @@ impl Settings {
         opaque.alpn_protocols = names(&OFFERED_OPAQUE);
         Ok(Self {
             server: Arc::new(server),
+            any_protocol: Arc::new(any_protocol),
             http1: Arc::new(http1),
             http2: Arc::new(http2),
             opaque: Arc::new(opaque),
         })
     }
 
+    /// For a client with this hello.
+    pub(crate) fn server_for(&self, hello: &Hello) -> Arc<ServerConfig> {
+        let settings =
+            if hello.protocols.is_empty() || hello.offers(&ACCEPTED) { &self.server } else { &self.any_protocol };
+        Arc::clone(settings)
+    }
+
+    #[cfg(test)]
     pub(crate) fn server(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.server)
     }

@@ -102,7 +102,7 @@ async fn a_server_certificate_is_no_client_certificate() {
 #[tokio::test]
 async fn a_client_without_certificate_is_refused() {
     let authority = Authority::new();
-    let layer = layer(&reviews(&authority), MtlsMode::Permissive);
+    let layer = layer(&reviews(&authority), MtlsMode::Strict);
     let (seen, _) = accept(&layer, 1 << 16, async |io| dial(authority.anonymous(), io).await).await;
     assert!(seen.is_none());
     assert_eq!(layer.refusals().count(Refusal::Handshake), 1);
@@ -284,6 +284,8 @@ async fn what_sidecars_offer_is_accepted() {
         (&["istio-http/1.0", "istio", "http/1.0"], Some("istio")),
         (&["istio-http/1.1"], Some("istio-http/1.1")),
         (&["istio-peer-exchange", "istio"], Some("istio")),
+        (&["istio-peer-exchange"], None),
+        (&["spdy/3"], None),
         (&[], None),
     ] {
         let layer = layer(&reviews(&authority), MtlsMode::Strict);
@@ -291,6 +293,35 @@ async fn what_sidecars_offer_is_accepted() {
         let (seen, _client) = accept(&layer, 1 << 16, async |io| dial(config, io).await).await;
         let tls = seen.unwrap().connection.tls.unwrap();
         assert_eq!(tls.alpn.as_deref(), agreed, "{offered:?}");
+    }
+}
+
+#[tokio::test]
+async fn permissive_leaves_tls_that_is_none_of_the_mesh_to_the_application() {
+    let authority = Authority::new();
+    for (offered, passed) in [
+        (&[][..], true),
+        (&["http/1.1"], true),
+        (&["h2", "http/1.1"], true),
+        (&["istio"], false),
+        (&["istio-http/1.1", "http/1.1"], false),
+        (&["istio-h2", "istio", "h2"], false),
+    ] {
+        let layer = layer(&reviews(&authority), MtlsMode::Permissive);
+        let config = dialect(rustls::DEFAULT_VERSIONS, offered, &authority);
+        // The hello alone: a client whose bytes are left as they are gets no answer here.
+        let mut client =
+            rustls::ClientConnection::new(config, ServerName::try_from("Reviews.shop").unwrap()).unwrap();
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).unwrap();
+        let (seen, ()) = accept(&layer, 1 << 16, async |mut io| io.write_all(&hello).await.unwrap()).await;
+        assert_eq!(seen.is_some(), passed, "{offered:?}");
+        let Some(mut seen) = seen else { continue };
+        assert!(seen.connection.passed_through && seen.connection.tls.is_none());
+        assert_eq!(seen.connection.server_name(), Some("reviews.shop"));
+        let mut bytes = Vec::new();
+        seen.io.read_to_end(&mut bytes).await.unwrap();
+        assert_eq!(bytes, hello);
     }
 }
 
