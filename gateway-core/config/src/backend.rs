@@ -11,14 +11,14 @@ use towpath_mesh_mtls::MtlsMode;
 
 use crate::backend_tls::TlsPolicies;
 use crate::client_certificate::ClientCertificate;
-use crate::endpoints::{Candidate, Index, MeshWorkload, candidates, protocol};
+use crate::endpoints::{Candidate, Index, MeshWorkload, application, candidates, protocol};
 use crate::objects::{Objects, Stored};
 use crate::peer::{self, Peers};
 use crate::resources::core::{Service, ServicePort};
 use crate::retry_budget::RetryBudgets;
 use crate::status::Refusal;
 use crate::topology::{Hop, Protection};
-use crate::{MeshSettings, ObjectName, Options, Problem};
+use crate::{Application, MeshSettings, ObjectName, Options, Problem};
 
 /// Endpoints that are in use, by everything that makes them what they are: one that did not change keeps its count of
 /// requests in flight.
@@ -154,10 +154,18 @@ impl<'a> Backends<'a> {
             };
             match (self.hop, carries) {
                 (Hop::AttachedSidecar, Carries::Http) => Ok(self.over_sidecar(service, port, framing, problems)),
+                (Hop::AttachedSidecar, Carries::Streams)
+                    if application(service_port) == Application::Opaque =>
+                {
+                    Ok(self.over_sidecar(service, port, framing, problems))
+                }
                 // The sidecar would take the bytes for HTTP.
                 (Hop::AttachedSidecar, Carries::Streams) => Err(Refusal::new(
                     "UnsupportedProtocol",
-                    format!("{name}:{port} cannot be reached by layer 4 over the attached sidecar, which carries HTTP"),
+                    format!(
+                        "the attached sidecar carries HTTP to {name}:{port}: for layer 4 its port in the Service is named \
+                         `tcp`, or has this `appProtocol`"
+                    ),
                 )),
                 (Hop::AttachedSidecar | Hop::Direct { .. }, _) => {
                     Ok(self.direct(service, service_port, (framing, carries, tls.as_ref()), problems))

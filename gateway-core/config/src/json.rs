@@ -7,7 +7,7 @@ use towpath_rate_limit::RateLimit;
 use towpath_routing::{self as routing, Filters, PathMatch, RequestMatch, Rule};
 use towpath_upstream::{Retry, Timeouts};
 
-use crate::{Duty, EdgeTls, Guard, Listener, Snapshot, StreamTls};
+use crate::{Application, Duty, EdgeTls, Guard, Listener, Snapshot, StreamTls};
 
 pub(crate) fn snapshot(snapshot: &Snapshot) -> Value {
     json!({
@@ -53,10 +53,16 @@ fn listener(listener: &Listener) -> Value {
             set(&mut value, "duty", "datagram".into());
             flows(&mut value, *port, routes, authorization);
         }
-        Duty::Inbound { port, mode, guard, app } => {
+        Duty::Inbound { port, mode, guard, application, app } => {
             set(&mut value, "duty", "inbound".into());
             set(&mut value, "port", (*port).into());
             set(&mut value, "mode", mode.as_str().into());
+            let carries = match application {
+                Application::Http => "HTTP",
+                Application::Opaque => "TCP",
+                Application::Unknown => "HTTP or TCP, by the first bytes",
+            };
+            set(&mut value, "carries", carries.into());
             self::guard(&mut value, guard);
             set(&mut value, "app", backend(app));
         }

@@ -70,7 +70,7 @@ pub use migrate::{Finding, Loss, Migration, migrate};
 pub use problem::{Position, Problem, Severity};
 pub use role::{InboundPort, ObjectName, PortMap, Role, Scenario};
 pub use snapshot::{
-    ClientValidation, ClientValidationMode, Duty, EdgeCertificate, EdgeTls, Guard, Listener, MeshSettings,
+    Application, ClientValidation, ClientValidationMode, Duty, EdgeCertificate, EdgeTls, Guard, Listener, MeshSettings,
     PlaintextHop, Snapshot, StreamTls,
 };
 pub use source::{Source, SourceError};

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use towpath_auth::AuthorizationPolicies;
 use towpath_gateway_core::{Backend, Balance, Endpoint, Policies, Protocol, RouteName};
 use towpath_mesh_mtls::MtlsMode;
 use towpath_routing::{self as routing, Filters, Hostname, Route, Rule, WeightedBackend};
 
 use crate::backend::Carries;
 use crate::compile::Work;
-use crate::endpoints::{Facts, protocol};
+use crate::endpoints::{Facts, application, protocol};
 use crate::matches::Match;
 use crate::objects::Stored;
 use crate::parents::is_service;
@@ -19,7 +20,7 @@ use crate::resources::route::{ParentRef, RouteSpec};
 use crate::rule::compile as compile_rules;
 use crate::scope::Place;
 use crate::status::{Body, item, parent};
-use crate::{Duty, InboundPort, Listener, ObjectName, Problem};
+use crate::{Application, Duty, InboundPort, Listener, ObjectName, Problem, StreamTls};
 
 /// Compiles the listeners of a sidecar.
 pub(crate) fn compile(work: &mut Work<'_>, inbound: &[InboundPort]) {
@@ -33,16 +34,14 @@ pub(crate) fn compile(work: &mut Work<'_>, inbound: &[InboundPort]) {
         if work.objects.gateways.contains_key(name) {
             continue;
         }
-        let routes = match service_routes(work, name, port) {
-            Ok(routes) => vec![routes],
+        match outbound(work, name, port) {
+            Ok(duty) => {
+                work.listeners.push(Listener { name: format!("outbound:{name}:{port}").into(), address, duty });
+            }
             Err(message) => {
                 work.problems.push(Problem::error(format!("the port map has {name}:{port}: {message}")));
-                continue;
             }
-        };
-        let normalization = work.mesh.normalization();
-        let listener_name = format!("outbound:{name}:{port}").into();
-        work.listeners.push(Listener { name: listener_name, address, duty: Duty::Outbound { routes, normalization } });
+        }
     }
 }
 
@@ -78,16 +77,17 @@ fn take_in(work: &mut Work<'_>, port: InboundPort, facts: &Facts) {
         MtlsMode::Permissive | MtlsMode::Disable => MtlsMode::Disable,
     };
     let name: Arc<str> = format!("inbound:{}", port.port).into();
-    let endpoint = Endpoint::plaintext(port.app).with_protocol(framing(work, facts, port.port));
+    let (framing, application) = spoken(work, facts, port.port);
+    let endpoint = Endpoint::plaintext(port.app).with_protocol(framing);
     let endpoint = work.backends.shared(endpoint);
     let app = Arc::new(Backend::new(Arc::clone(&name), Balance::default(), vec![endpoint]));
     let guard = work.guard(&[Place::Workload(facts.place())], work.mesh.normalization());
-    let duty = Duty::Inbound { port: port.port, mode, guard, app };
+    let duty = Duty::Inbound { port: port.port, mode, guard, application, app };
     work.listeners.push(Listener { name, address: port.listen, duty });
 }
 
-/// How the application is spoken to, by the Services that select it.
-fn framing(work: &Work<'_>, facts: &Facts, port: u16) -> Protocol {
+/// How HTTP is framed towards the application, and what it speaks, by the Services that select it.
+fn spoken(work: &Work<'_>, facts: &Facts, port: u16) -> (Protocol, Application) {
     let selects = |service: &&Arc<Stored<Service>>| {
         let selector = service.spec.spec.selector.as_ref().filter(|selector| !selector.is_empty());
         service.name.namespace == facts.namespace
@@ -99,9 +99,34 @@ fn framing(work: &Work<'_>, facts: &Facts, port: u16) -> Protocol {
         Some(PortRef::Name(_)) => false,
         None => candidate.port == port,
     });
-    here.filter_map(|port| protocol(port).ok())
-        .find(|protocol| *protocol == Protocol::Http2)
-        .unwrap_or_default()
+    let here: Vec<_> = here.collect();
+    let framing = here.iter().filter_map(|port| protocol(port).ok()).find(|framing| *framing == Protocol::Http2);
+    let said = |wanted| here.iter().any(|port| application(port) == wanted).then_some(wanted);
+    let application = said(Application::Http).or_else(|| said(Application::Opaque)).unwrap_or_default();
+    (framing.unwrap_or_default(), application)
+}
+
+/// What an outbound listener carries to a port of a Service.
+fn outbound(work: &mut Work<'_>, name: &ObjectName, port: u16) -> Result<Duty, String> {
+    let found = crate::backend::find_port(work.objects, name, port, Carries::Streams);
+    if !found.is_ok_and(|(_, port)| application(port) == Application::Opaque) {
+        let routes = vec![service_routes(work, name, port)?];
+        return Ok(Duty::Outbound { routes, normalization: work.mesh.normalization() });
+    }
+    let made = work.backends.service(name, port, Carries::Streams, &mut work.problems);
+    let backend = made.map_err(|refusal| refusal.message)?;
+    let route = routing::FlowRoute {
+        name: RouteName::new(name.to_string(), "0"),
+        created: i64::MAX,
+        hostnames: Vec::new(),
+        backends: vec![WeightedBackend::new(backend, 1)],
+    };
+    let routes = vec![routing::FlowListener {
+        name: format!("outbound:{name}:{port}").into(),
+        hostname: Hostname::Any,
+        routes: vec![route],
+    }];
+    Ok(Duty::Stream { tls: StreamTls::Opaque, port, routes, authorization: AuthorizationPolicies::default() })
 }
 
 /// The routes to a port of a Service: those that the caller's namespace made for itself, else the Service's own, else

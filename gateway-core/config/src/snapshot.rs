@@ -141,7 +141,7 @@ pub enum Duty {
         /// What holds before a request goes on.
         guard: Guard,
     },
-    /// North-south, layer 4: carries connections as they are.
+    /// Layer 4: carries connections as they are, from outside, or from the application of this sidecar to a service.
     Stream {
         /// What is done about TLS.
         tls: StreamTls,
@@ -169,6 +169,8 @@ pub enum Duty {
         mode: MtlsMode,
         /// What holds before a request goes on.
         guard: Guard,
+        /// What the application speaks.
+        application: Application,
         /// The application.
         app: Arc<Backend>,
     },
@@ -179,6 +181,18 @@ pub enum Duty {
         /// The normal form of requests.
         normalization: Normalization,
     },
+}
+
+/// What connections to an application carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Application {
+    /// HTTP, and nothing else.
+    Http,
+    /// Something that is nobody's business here.
+    Opaque,
+    /// Either: the first bytes tell.
+    #[default]
+    Unknown,
 }
 
 /// What holds at a listener before a request goes on.

@@ -8,12 +8,12 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use tower::{Layer, Service, ServiceBuilder};
 use towpath_auth::AuthorizationPolicies;
-use towpath_config::{ClientValidationMode, Duty, EdgeTls, Guard, Listener, StreamTls};
+use towpath_config::{Application, ClientValidationMode, Duty, EdgeTls, Guard, Listener, StreamTls};
 use towpath_gateway_core::{Accepted, HttpService, Live, Policies, RouteName};
 use towpath_mesh_mtls::{AcceptLayer, Identity, MtlsMode, Refusals};
-use towpath_routing::{self as routing, FlowRoutes, Normalization, Routes};
+use towpath_routing::{self as routing, FlowListener, FlowRoute, FlowRoutes, Normalization, Routes};
 use towpath_server::{
-    CertificateError, ConnectionFuture, ConnectionService, DatagramService, Drain, EdgeCertificates, Limits,
+    CertificateError, ConnectionFuture, ConnectionService, DatagramService, Detect, Drain, EdgeCertificates, Limits,
     Serve, ServerNameLayer, TerminateLayer, UntilDrainedLayer,
 };
 use towpath_stacks::{
@@ -36,6 +36,9 @@ pub(crate) enum LiveDuty {
         // Ends the plaintext connections of before when the mode takes no more of them.
         plaintext: Live<Drain>,
         entry: Entry,
+        application: Application,
+        // To the application, for what is not HTTP.
+        flows: Live<FlowRoutes>,
     },
     Outbound {
         routes: Live<Routes>,
@@ -98,7 +101,9 @@ impl LiveSocket {
                 },
                 entry: flow_entry(*port, routes, authorization),
             },
-            Duty::Inbound { port, mode, guard, .. } => LiveDuty::Inbound {
+            Duty::Inbound { port, mode, guard, application, .. } => LiveDuty::Inbound {
+                application: *application,
+                flows: Live::new(inbound_flows(listener)),
                 mode: Live::new(*mode),
                 plaintext: Live::new(Drain::new(patience)),
                 entry: entry(inbound_routes(listener), guard, *port),
@@ -145,7 +150,9 @@ impl LiveDuty {
             (Self::Edge { tls, entry }, Duty::Edge { tls: new, routes, .. }) => {
                 tls.is_some() == new.is_some() && entry.port == port_of(routes)
             }
-            (Self::Inbound { entry, .. }, Duty::Inbound { port, .. }) => entry.port == *port,
+            (Self::Inbound { entry, application, .. }, Duty::Inbound { port, application: new, .. }) => {
+                entry.port == *port && application == new
+            }
             (Self::Outbound { .. }, Duty::Outbound { .. }) => true,
             (Self::Stream { tls, entry }, Duty::Stream { tls: new, port, .. }) => {
                 entry.port == *port && tls.fits(new)
@@ -163,8 +170,12 @@ impl LiveDuty {
                 store_guard(entry, guard);
                 entry.routes.store(Routes::new(routes.clone()));
             }
-            (Self::Inbound { mode, plaintext, entry }, Duty::Inbound { mode: new, guard, .. }) => {
+            (
+                Self::Inbound { mode, plaintext, entry, flows, .. },
+                Duty::Inbound { mode: new, guard, .. },
+            ) => {
                 store_guard(entry, guard);
+                flows.store(inbound_flows(listener));
                 entry.routes.store(inbound_routes(listener));
                 change_mode(mode, plaintext, *new, patience);
             }
@@ -206,18 +217,23 @@ impl LiveDuty {
                     None => ConnectionService::new(serve),
                 }
             }
-            Self::Inbound { mode, plaintext, entry } => {
+            Self::Inbound { mode, plaintext, entry, application, flows } => {
+                let flow_entry =
+                    FlowEntry { routes: flows, authorization: entry.authorization.clone(), port: entry.port };
+                let opaque = layer4(parts.flows_of(place), flow_entry);
                 let stack = HttpService::new(sidecar_inbound(parts.of(place), entry));
-                let serve = ByTransport {
-                    plaintext: Serve::new(stack.clone(), shared.limits, plaintext),
-                    mtls: Serve::new(stack, shared.limits, shared.drain.clone()),
+                let mtls = Carrier { stack, opaque: opaque.clone(), application, limits: shared.limits };
+                let behind = ByTransport {
+                    plaintext: mtls.serve(plaintext.clone()),
+                    mtls: mtls.serve(shared.drain.clone()),
+                    passed: ConnectionService::new(UntilDrainedLayer::new(plaintext).layer(opaque)),
                 };
                 // Without an identity the compiler has set the mode to DISABLE; pending fails closed all the same.
                 let identity = shared.identity.clone().unwrap_or_else(Identity::pending);
                 let accept = AcceptLayer::new(identity, mode)
                     .handshake_timeout(shared.limits.handshake_timeout)
                     .count_in(shared.refusals.clone());
-                ConnectionService::new(ServiceBuilder::new().layer(accept).service(serve))
+                ConnectionService::new(ServiceBuilder::new().layer(accept).service(behind))
             }
             Self::Outbound { routes, normalization } => {
                 ConnectionService::new(shared.serve(sidecar_outbound(parts.of(place), routes, normalization)))
@@ -310,11 +326,34 @@ fn change_mode(mode: &Live<MtlsMode>, plaintext: &Live<Drain>, new: MtlsMode, pa
     mode.store(new);
 }
 
-/// Serves plaintext connections under a drain of their own.
-#[derive(Debug, Clone)]
+/// What serves connections to the application, once it is known who is at their other end.
+struct Carrier<O> {
+    stack: HttpService,
+    opaque: O,
+    application: Application,
+    limits: Limits,
+}
+
+impl<O: AcceptStack> Carrier<O> {
+    /// Under this drain.
+    fn serve(&self, drain: impl Into<Live<Drain>>) -> ConnectionService {
+        let drain = drain.into();
+        let http = || Serve::new(self.stack.clone(), self.limits, drain.clone());
+        let opaque = || UntilDrainedLayer::new(drain.clone()).layer(self.opaque.clone());
+        match self.application {
+            Application::Http => ConnectionService::new(http()),
+            Application::Opaque => ConnectionService::new(opaque()),
+            Application::Unknown => ConnectionService::new(Detect::new(http(), opaque())),
+        }
+    }
+}
+
+/// Serves plaintext connections, and TLS that ends at the application, under a drain of their own.
+#[derive(Clone)]
 struct ByTransport {
-    plaintext: Serve<HttpService>,
-    mtls: Serve<HttpService>,
+    plaintext: ConnectionService,
+    mtls: ConnectionService,
+    passed: ConnectionService,
 }
 
 impl Service<Accepted> for ByTransport {
@@ -322,13 +361,17 @@ impl Service<Accepted> for ByTransport {
     type Error = Infallible;
     type Future = ConnectionFuture;
 
-    fn poll_ready(&mut self, _: &mut Task<'_>) -> Poll<Result<(), Infallible>> {
-        // Both are always ready for a connection.
+    fn poll_ready(&mut self, cx: &mut Task<'_>) -> Poll<Result<(), Infallible>> {
+        for service in [&mut self.plaintext, &mut self.mtls, &mut self.passed] {
+            std::task::ready!(service.poll_ready(cx))?;
+        }
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, accepted: Accepted) -> ConnectionFuture {
-        if accepted.connection.tls.is_some() {
+        if accepted.connection.passed_through {
+            self.passed.call(accepted)
+        } else if accepted.connection.tls.is_some() {
             self.mtls.call(accepted)
         } else {
             self.plaintext.call(accepted)
@@ -384,6 +427,22 @@ pub(crate) fn inbound_routes(listener: &Listener) -> Routes {
         hostname: routing::Hostname::Any,
         port: *port,
         https: false,
+        routes: vec![route],
+    }])
+}
+
+/// The same for what is not HTTP.
+fn inbound_flows(listener: &Listener) -> FlowRoutes {
+    let Duty::Inbound { port, app, .. } = &listener.duty else { return FlowRoutes::default() };
+    let route = FlowRoute {
+        name: RouteName::new(format!("inbound/{port}"), "app"),
+        created: 0,
+        hostnames: Vec::new(),
+        backends: vec![routing::WeightedBackend::new(Arc::clone(app), 1)],
+    };
+    FlowRoutes::new(vec![FlowListener {
+        name: Arc::clone(&listener.name),
+        hostname: routing::Hostname::Any,
         routes: vec![route],
     }])
 }

@@ -80,6 +80,7 @@ mod answering;
 mod certificates;
 mod client_certificates;
 mod datagrams;
+mod detect;
 mod dispatch;
 mod drain;
 mod drive;
@@ -98,6 +99,7 @@ mod workers;
 
 pub use accept::{Accept, serve_on, serve_with};
 pub use certificates::{CertificateError, EdgeCertificates};
+pub use detect::Detect;
 pub use drain::{Drain, DrainGuard};
 pub use limits::Limits;
 pub use listen::{BindError, Bound, BoundDatagrams, bind, bind_datagrams};

@@ -13,19 +13,20 @@ use std::task::{Context as Task, Poll, ready};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
+use towpath_gateway_core::Live;
 
 use crate::Drain;
 
 /// Applies [`UntilDrained`].
 #[derive(Debug, Clone)]
 pub struct UntilDrainedLayer {
-    drain: Drain,
+    drain: Live<Drain>,
 }
 
 impl UntilDrainedLayer {
-    /// Ends services at the deadline of `drain`.
-    pub fn new(drain: Drain) -> Self {
-        Self { drain }
+    /// Ends services at the deadline of `drain`: of the one that is there when a service begins.
+    pub fn new(drain: impl Into<Live<Drain>>) -> Self {
+        Self { drain: drain.into() }
     }
 }
 
@@ -41,7 +42,7 @@ impl<S> Layer<S> for UntilDrainedLayer {
 #[derive(Debug, Clone)]
 pub struct UntilDrained<S> {
     inner: S,
-    drain: Drain,
+    drain: Live<Drain>,
 }
 
 impl<S, R> Service<R> for UntilDrained<S>
@@ -57,7 +58,7 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let drain = self.drain.clone();
+        let drain = Drain::clone(&self.drain.load());
         UntilDrainedFuture {
             served: self.inner.call(request),
             expired: Box::pin(async move { drain.expired().await }),
