@@ -48,6 +48,8 @@ pub struct TlsFacts {
     pub alpn: Option<Arc<str>>,
     /// Verified SPIFFE id of the other side.
     pub identity: Option<SpiffeId>,
+    /// What `X-Forwarded-Client-Cert` says of the other side's certificate: one element, in Envoy's form.
+    pub forwarded_cert: Option<Arc<str>>,
 }
 
 /// A TLS protocol version.

@@ -31,6 +31,10 @@ use crate::{Identity, MtlsMode, Refusal, Refusals};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Where plaintext may come, a client that is silent for so long waits for the server to speak first: that is no client
+/// of TLS.
+const SILENCE: Duration = Duration::from_secs(5);
+
 /// Applies [`Accept`].
 ///
 /// ```
@@ -70,7 +74,8 @@ pub struct AcceptLayer {
 
 impl AcceptLayer {
     /// Proves `identity` to clients and takes what `mode` allows at the time a connection comes in. Under PERMISSIVE TLS of
-    /// the mesh is known by its protocols, which begin with `istio`; a client must send the first byte.
+    /// the mesh is known by its protocols, which begin with `istio`; a client that is silent for 5 seconds is taken for one of
+    /// plaintext that waits for the server to speak.
     pub fn new(identity: Identity, mode: Live<MtlsMode>) -> Self {
         Self { gate: Gate { identity, mode, timeout: HANDSHAKE_TIMEOUT, refusals: Refusals::new() } }
     }
@@ -201,7 +206,8 @@ async fn enter(
     accepted: Accepted,
 ) -> Result<Option<Accepted>, Refused> {
     let Accepted { mut io, connection } = accepted;
-    let (first, bytes) = sniff(&mut io).await.map_err(Refused::Handshake)?;
+    let patience = if mode.load().takes_plaintext() { SILENCE } else { Duration::MAX };
+    let (first, bytes) = sniff(&mut io, patience).await.map_err(Refused::Handshake)?;
     match first {
         // A port probe, or a client that changed its mind: nobody is refused.
         FirstBytes::Nothing => return Ok(None),
@@ -231,7 +237,13 @@ async fn terminate(
     let acceptor = TlsAcceptor::from(credential.settings().server_for(hello));
     let stream = acceptor.accept(io).await.map_err(Refused::Handshake)?;
     let session = stream.get_ref().1;
-    let tls = facts(session, session.server_name(), Side::Client, credential.bundle(), SystemTime::now())?;
+    let tls = facts(
+        session,
+        session.server_name(),
+        Side::Client,
+        (credential.id(), credential.bundle()),
+        SystemTime::now(),
+    )?;
     connection.tls = Some(tls);
     Ok(Accepted { io: Box::new(stream), connection })
 }

@@ -1,10 +1,14 @@
 //! What a finished handshake established. The only place that makes TLS facts, so that no connection, resumed or not,
 //! gets past it without the check of its peer.
 
+use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use aws_lc_rs::digest;
 use rustls::{CommonState, ProtocolVersion};
-use towpath_gateway_core::{TlsFacts, TlsVersion};
+use rustls_pki_types::CertificateDer;
+use towpath_gateway_core::{SpiffeId, TlsFacts, TlsVersion};
 
 use crate::TrustBundle;
 use crate::peer::{self, InvalidPeer, Side};
@@ -13,24 +17,36 @@ pub(crate) fn facts(
     session: &CommonState,
     server_name: Option<&str>,
     side: Side,
-    bundle: &TrustBundle,
+    (own, bundle): (&SpiffeId, &TrustBundle),
     now: SystemTime,
 ) -> Result<TlsFacts, InvalidPeer> {
     let chain = session.peer_certificates().unwrap_or_default();
     let identity = peer::decide(chain, side, bundle, now)?;
+    let forwarded_cert = (side == Side::Client).then(|| element(own, chain.first(), &identity));
     let version = match session.protocol_version() {
         Some(ProtocolVersion::TLSv1_3) => TlsVersion::Tls13,
         // No other version is ever offered.
         _ => TlsVersion::Tls12,
     };
     let alpn = session.alpn_protocol().map(|name| String::from_utf8_lossy(name).into());
-    Ok(TlsFacts { version, server_name: server_name.map(Into::into), alpn, identity: Some(identity) })
+    let server_name = server_name.map(Into::into);
+    Ok(TlsFacts { version, server_name, alpn, identity: Some(identity), forwarded_cert })
+}
+
+/// What `X-Forwarded-Client-Cert` says of a client (Envoy, `forward_client_cert_details`). X509-SVIDs have no subject, and
+/// what one holds that has is in the hash.
+fn element(own: &SpiffeId, leaf: Option<&CertificateDer<'_>>, client: &SpiffeId) -> Arc<str> {
+    let hash = digest::digest(&digest::SHA256, leaf.map(|leaf| &**leaf).unwrap_or_default());
+    let mut text = format!("By={own};Hash=");
+    for byte in hash.as_ref() {
+        let _ = write!(text, "{byte:02x}");
+    }
+    let _ = write!(text, ";Subject=\"\";URI={client}");
+    text.into()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use rustls::{ClientConfig, HandshakeKind, ServerConfig};
     use rustls_pki_types::ServerName;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
@@ -70,14 +86,21 @@ mod tests {
         let (web, reviews) = (authority.credential(WEB), authority.credential(REVIEWS));
         let (client, server) = (web.settings().client(Protocol::Http1), reviews.settings().server());
         let now = SystemTime::now();
+        let own: SpiffeId = REVIEWS.parse().unwrap();
         assert_eq!(meet(&client, &server, |_, _| ()).await, HandshakeKind::Full);
         let kind = meet(&client, &server, |near, far| {
             for (session, side, id) in [(near, Side::Server, REVIEWS), (far, Side::Client, WEB)] {
-                let tls = facts(session, None, side, &bundle, now).unwrap();
+                let tls = facts(session, None, side, (&own, &bundle), now).unwrap();
                 assert_eq!(tls.identity.unwrap().as_str(), id);
-                let late = facts(session, None, side, &bundle, now + 2 * DAY);
+                let element = tls.forwarded_cert.unwrap_or_default();
+                let (begins, ends) =
+                    (format!("By={REVIEWS};Hash="), format!(";Subject=\"\";URI={WEB}"));
+                let whole = element.starts_with(&begins) && element.ends_with(&ends);
+                assert_eq!(whole, side == Side::Client, "{element}");
+                assert!(!whole || element.len() == begins.len() + 64 + ends.len(), "{element}");
+                let late = facts(session, None, side, (&own, &bundle), now + 2 * DAY);
                 assert!(matches!(late, Err(InvalidPeer::Validity { .. })), "{late:?}");
-                let foreign = facts(session, None, side, &other, now);
+                let foreign = facts(session, None, side, (&own, &other), now);
                 assert!(matches!(foreign, Err(InvalidPeer::TrustDomain { .. })), "{foreign:?}");
             }
         });

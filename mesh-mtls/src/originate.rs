@@ -225,7 +225,13 @@ impl Handshake {
             _ => None,
         };
         let now = SystemTime::now();
-        let tls = facts(stream.get_ref().1, asked, Side::Server, self.credential.bundle(), now)
+        let tls = facts(
+            stream.get_ref().1,
+            asked,
+            Side::Server,
+            (self.credential.id(), self.credential.bundle()),
+            now,
+        )
             .map_err(|why| mismatch(address, &self.identities, None).with_source(why))?;
         self.expect(&tls)?;
         let connection = Connection { tls: Some(tls), ..(*connected.connection).clone() };

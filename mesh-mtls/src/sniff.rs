@@ -1,8 +1,10 @@
 //! Tells TLS from plaintext by the first bytes, without losing them.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::timeout;
 
 // As many bytes as two records' heads have: enough to decide, small enough to keep with an idle connection.
 const ROOM: usize = 16;
@@ -29,15 +31,26 @@ pub(crate) fn decide(bytes: &[u8]) -> Option<FirstBytes> {
     }
 }
 
-/// Reads until the verdict is clear. Returns the bytes too: whoever reads next has to see them again.
-pub(crate) async fn sniff(io: &mut (impl AsyncRead + Unpin)) -> io::Result<(FirstBytes, Vec<u8>)> {
+/// Reads until the verdict is clear; who is silent for longer than `patience` speaks plaintext, if anything. Returns the
+/// bytes too: whoever reads next has to see them again.
+pub(crate) async fn sniff(
+    io: &mut (impl AsyncRead + Unpin),
+    patience: Duration,
+) -> io::Result<(FirstBytes, Vec<u8>)> {
     let mut bytes = Vec::with_capacity(ROOM);
+    match timeout(patience, read(io, &mut bytes)).await {
+        Ok(verdict) => Ok((verdict?, bytes)),
+        Err(_) => Ok((FirstBytes::Plaintext, bytes)),
+    }
+}
+
+async fn read(io: &mut (impl AsyncRead + Unpin), bytes: &mut Vec<u8>) -> io::Result<FirstBytes> {
     loop {
-        let ended = io.read_buf(&mut bytes).await? == 0;
-        match decide(&bytes) {
-            Some(verdict) => return Ok((verdict, bytes)),
-            None if ended && bytes.is_empty() => return Ok((FirstBytes::Nothing, bytes)),
-            None if ended => return Ok((FirstBytes::Plaintext, bytes)),
+        let ended = io.read_buf(bytes).await? == 0;
+        match decide(bytes) {
+            Some(verdict) => return Ok(verdict),
+            None if ended && bytes.is_empty() => return Ok(FirstBytes::Nothing),
+            None if ended => return Ok(FirstBytes::Plaintext),
             None => {}
         }
     }
@@ -67,8 +80,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_ends_early_is_told_apart() {
-        assert_eq!(sniff(&mut &b""[..]).await.unwrap(), (FirstBytes::Nothing, vec![]));
-        assert_eq!(sniff(&mut &[0x16][..]).await.unwrap(), (FirstBytes::Plaintext, vec![0x16]));
+        assert_eq!(sniff(&mut &b""[..], Duration::MAX).await.unwrap(), (FirstBytes::Nothing, vec![]));
+        assert_eq!(sniff(&mut &[0x16][..], Duration::MAX).await.unwrap(), (FirstBytes::Plaintext, vec![0x16]));
     }
 
     proptest! {

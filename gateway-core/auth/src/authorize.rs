@@ -163,6 +163,7 @@ mod tests {
             server_name: None,
             alpn: None,
             identity: Some(id.parse().unwrap()),
+            forwarded_cert: None,
         });
         let (peer, local) = ("127.0.0.1:4000".parse().unwrap(), "127.0.0.1:8080".parse().unwrap());
         Context::on(Arc::new(Connection { tls, ..Connection::plaintext(peer, local) }))

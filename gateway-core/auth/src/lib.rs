@@ -9,6 +9,7 @@ mod credential;
 mod custom_authorize;
 mod external;
 mod external_auth;
+mod forward_client_cert;
 mod jwt;
 mod jwt_layer;
 mod key_layer;
@@ -26,6 +27,7 @@ pub use authorize_connection::{AuthorizeConnection, ConnectionAuthorizeLayer};
 pub use custom_authorize::{CustomAuthorize, CustomAuthorizeLayer};
 pub use external::{ExternalAuth, ExternalAuthProtocol, ExternalVerdict, HeaderChanges, ask_external};
 pub use external_auth::{AskExternally, ExternalAuthFuture, ExternalAuthLayer};
+pub use forward_client_cert::{ForwardClientCert, ForwardClientCertLayer};
 pub use jwt::{
     InvalidKeySet, JwtRule, KeySet, RequestAuthentications, TokenLocation, TokenRefusal, TokenRefused,
 };

@@ -116,6 +116,7 @@ async fn secure(acceptor: &TlsAcceptor, accepted: Accepted) -> Result<(Accepted,
         server_name: session.server_name().map(Into::into),
         alpn: session.alpn_protocol().map(|name| String::from_utf8_lossy(name).into()),
         identity: svid.map(|svid| svid.id),
+        forwarded_cert: None,
     });
     Ok((Accepted { io: Box::new(stream), connection }, life))
 }

@@ -63,6 +63,7 @@ mod tests {
             server_name: None,
             alpn: alpn.map(Arc::from),
             identity: None,
+            forwarded_cert: None,
         };
         let cases = [
             (None, None),

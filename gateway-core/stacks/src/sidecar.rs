@@ -1,7 +1,7 @@
 //! A sidecar, both ways.
 
 use tower::ServiceBuilder;
-use towpath_auth::{AuthorizeLayer, CustomAuthorizeLayer, ExternalAuthLayer, JwtLayer};
+use towpath_auth::{AuthorizeLayer, CustomAuthorizeLayer, ExternalAuthLayer, ForwardClientCertLayer, JwtLayer};
 use towpath_gateway_core::{Live, RescueLayer};
 use towpath_observability::RecordLayer;
 use towpath_routing::{
@@ -19,6 +19,7 @@ pub fn sidecar_inbound(parts: Parts, entry: Entry) -> impl HttpStack {
         .layer(RecordLayer::new(parts.recorder))
         .layer(RescueLayer::new())
         .layer(Side::Mesh.normalize(entry.normalization))
+        .layer(ForwardClientCertLayer::append())
         .layer(RouteLayer::new(entry.routes))
         .layer(JwtLayer::new(entry.authentication))
         .layer(CustomAuthorizeLayer::new(entry.authorization.clone(), parts.upstream.clone()).port(entry.port))

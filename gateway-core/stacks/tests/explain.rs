@@ -103,6 +103,7 @@ fn request<B>((host, target, method, header, server_name): &Wanted, body: B) -> 
         server_name: Some(name.into()),
         alpn: None,
         identity: None,
+        forwarded_cert: None,
     });
     let mut request = request.body(body).unwrap();
     request.extensions_mut().insert(Context::on(Arc::new(connection)));

@@ -215,8 +215,7 @@ async fn a_silent_connection_is_closed_in_time() {
     let identity = reviews(&Authority::new());
     for (mode, bytes) in [
         (MtlsMode::Strict, &b""[..]),
-        (MtlsMode::Permissive, b""),
-        (MtlsMode::Permissive, &[0x16]),
+        (MtlsMode::Strict, &[0x16]),
         (MtlsMode::Permissive, &[0x16, 0x03, 0x01, 0x02]),
     ] {
         let layer = layer(&identity, mode);
@@ -230,6 +229,25 @@ async fn a_silent_connection_is_closed_in_time() {
         assert_eq!(layer.refusals().count(Refusal::Timeout), 1);
         let waited = begun.elapsed();
         assert!((Duration::from_secs(10)..Duration::from_millis(10_010)).contains(&waited), "{waited:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_waits_for_the_server_is_one_of_plaintext() {
+    for bytes in [&b""[..], &[0x16]] {
+        let layer = layer(&Identity::pending(), MtlsMode::Permissive);
+        let begun = Instant::now();
+        let (seen, mut client) = accept(&layer, 64, async |mut io| {
+            io.write_all(bytes).await.unwrap();
+            io
+        })
+        .await;
+        let mut seen = seen.unwrap();
+        assert!(seen.connection.tls.is_none() && begun.elapsed() < Duration::from_secs(6));
+        seen.io.write_all(b"220 hello").await.unwrap();
+        let mut greeting = [0; 9];
+        client.read_exact(&mut greeting).await.unwrap();
+        assert_eq!(&greeting, b"220 hello");
     }
 }
 

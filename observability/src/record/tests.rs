@@ -62,6 +62,7 @@ fn connection() -> Arc<Connection> {
         server_name: Some("shop.example".into()),
         alpn: Some("h2".into()),
         identity: Some("spiffe://td/ns/a/sa/b".parse().unwrap()),
+        forwarded_cert: None,
     });
     Arc::new(Connection { tls, ..Connection::plaintext(peer, local) })
 }

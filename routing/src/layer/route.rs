@@ -187,6 +187,7 @@ mod tests {
             server_name: Some(server_name.into()),
             alpn: None,
             identity: None,
+            forwarded_cert: None,
         });
         let mut request = get(target);
         request.extensions_mut().insert(Context::on(Arc::new(connection)));

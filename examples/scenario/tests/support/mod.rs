@@ -1,6 +1,7 @@
 //! Processes and a small client for the tests of programs.
 #![allow(dead_code, unreachable_pub, unused_imports)] // each test file uses its part
 
+mod mesh;
 mod world;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use tempfile::TempDir;
+pub use mesh::{Identities, MeshDir, Sidecar, pod, policy, service};
 pub use world::{World, send, service_of};
 
 /// A Gateway for every host.
@@ -81,6 +83,11 @@ pub fn free() -> SocketAddr {
     let [_, _, high, low] = std::process::id().to_be_bytes();
     let host = Ipv4Addr::new(127, high | 0x80, low, GIVEN.fetch_add(1, Ordering::Relaxed));
     TcpListener::bind((host, 0)).unwrap().local_addr().unwrap()
+}
+
+/// Whether something listens there.
+pub fn connects(address: SocketAddr) -> bool {
+    TcpStream::connect(address).is_ok()
 }
 
 /// A part of the program, ended with its handle.

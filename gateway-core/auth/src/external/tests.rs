@@ -128,6 +128,7 @@ fn a_grpc_question_says_who_asks_for_what() {
         server_name: None,
         alpn: None,
         identity: Some("spiffe://td/ns/shop/sa/web".parse().unwrap()),
+        forwarded_cert: None,
     };
     let (peer, local) = ("10.0.0.1:4000".parse().unwrap(), "10.0.0.2:443".parse().unwrap());
     let connection = Connection { tls: Some(tls), ..Connection::plaintext(peer, local) };

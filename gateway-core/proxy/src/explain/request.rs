@@ -100,6 +100,7 @@ pub(crate) fn request(
         server_name: server_name.map(Arc::from),
         alpn: None,
         identity: None,
+        forwarded_cert: None,
     });
     request.extensions_mut().insert(Context::on(Arc::new(connection)));
     Ok(request)

@@ -76,7 +76,7 @@ fn connection(fact: &Fact, sidecar: &Sidecar) -> Result<Connection, &'static str
     let server_name = fact.server_name();
     if identity.is_some() || server_name.is_some() {
         let server_name = server_name.map(Into::into);
-        connection.tls = Some(TlsFacts { version: TlsVersion::Tls13, server_name, alpn: None, identity });
+        connection.tls = Some(TlsFacts { version: TlsVersion::Tls13, server_name, alpn: None, identity, forwarded_cert: None });
     }
     Ok(connection)
 }
