@@ -16,6 +16,7 @@
 
 mod attempt;
 mod body;
+mod changes;
 mod connection;
 mod consumer;
 mod context;
@@ -39,6 +40,7 @@ mod trace;
 
 pub use attempt::{Attempt, Outcome};
 pub use body::{Body, BodyError, Watch};
+pub use changes::Changes;
 pub use connection::{Connection, TlsFacts, TlsVersion};
 pub use consumer::Consumer;
 pub use context::{Context, Decision, DryRun, Session, SlotTaken};

@@ -4,7 +4,8 @@
 //! - **writes** `connection.tls` with the client's verified identity; under PERMISSIVE, `connection.passed_through` for TLS
 //!   that is none of the mesh: no protocol of Istio's is offered, and its bytes are left as they are
 //! - **ends a connection** (by closing it, with no answer) that is plaintext under STRICT, whose client proves no
-//!   identity of the trust domain, that is too slow, or that comes while this workload has no valid credential
+//!   identity of the trust domain, that is too slow, or that comes while this workload has no valid credential; and one that
+//!   lives, once the roots change and none of them vouches for its client
 //! - **settings** [`Identity`], [`MtlsMode`] behind [`Live`], the handshake timeout
 //! - **place** in the accept stack, inside PROXY protocol and connection limits, around L4 authorization and HTTP
 
@@ -15,6 +16,7 @@ use std::task::{Context as Task, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use pin_project_lite::pin_project;
+use rustls_pki_types::CertificateDer;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tower_layer::Layer;
@@ -27,7 +29,7 @@ use crate::identity::Unready;
 use crate::peer::{InvalidPeer, Side};
 use crate::sniff::{FirstBytes, sniff};
 use crate::tls::OF_THE_MESH;
-use crate::{Identity, MtlsMode, Refusal, Refusals};
+use crate::{Identity, MtlsMode, Refusal, Refusals, TrustBundle};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -131,7 +133,7 @@ where
 
     fn call(&mut self, accepted: Accepted) -> AcceptFuture<S> {
         if !self.gate.mode.load().takes_mtls() {
-            return AcceptFuture { state: State::Serving { served: self.inner.call(accepted) } };
+            return AcceptFuture { state: State::Serving { served: self.inner.call(accepted), distrust: None } };
         }
         let clone = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, clone);
@@ -140,7 +142,10 @@ where
     }
 }
 
-type Opening = Pin<Box<dyn Future<Output = Option<Accepted>> + Send>>;
+/// The connection as the inner service is to see it, and what resolves once its client is trusted no more.
+type Opened = (Accepted, Option<Distrust>);
+type Distrust = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Opening = Pin<Box<dyn Future<Output = Option<Opened>> + Send>>;
 
 pin_project! {
     /// One connection in [`Accept`].
@@ -154,7 +159,7 @@ pin_project! {
     #[project = StateProjection]
     enum State<S, F> {
         Opening { opening: Opening, inner: S },
-        Serving { #[pin] served: F },
+        Serving { #[pin] served: F, distrust: Option<Distrust> },
     }
 }
 
@@ -164,14 +169,23 @@ impl<S: Service<Accepted, Response = ()>> Future for AcceptFuture<S> {
     fn poll(self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         loop {
-            let served = match state.as_mut().project() {
-                StateProjection::Serving { served } => return served.poll(cx),
+            let (served, distrust) = match state.as_mut().project() {
+                StateProjection::Serving { served, distrust } => {
+                    if let Poll::Ready(ended) = served.poll(cx) {
+                        return Poll::Ready(ended);
+                    }
+                    // Whoever polls this drops it then, and the connection with it.
+                    return match distrust {
+                        Some(distrust) => distrust.as_mut().poll(cx).map(Ok),
+                        None => Poll::Pending,
+                    };
+                }
                 StateProjection::Opening { opening, inner } => match ready!(opening.as_mut().poll(cx)) {
-                    Some(accepted) => inner.call(accepted),
+                    Some((accepted, distrust)) => (inner.call(accepted), distrust),
                     None => return Poll::Ready(Ok(())),
                 },
             };
-            state.set(State::Serving { served });
+            state.set(State::Serving { served, distrust });
         }
     }
 }
@@ -185,8 +199,8 @@ struct Gate {
 }
 
 impl Gate {
-    /// The connection as the inner service is to see it; `None` if it is over.
-    async fn open(self, accepted: Accepted) -> Option<Accepted> {
+    /// `None` if the connection is over.
+    async fn open(self, accepted: Accepted) -> Option<Opened> {
         let peer = accepted.connection.peer;
         let opened = timeout(self.timeout, enter(&self.identity, &self.mode, accepted)).await;
         match opened.unwrap_or(Err(Refused::Timeout)) {
@@ -204,7 +218,7 @@ async fn enter(
     identity: &Identity,
     mode: &Live<MtlsMode>,
     accepted: Accepted,
-) -> Result<Option<Accepted>, Refused> {
+) -> Result<Option<Opened>, Refused> {
     let Accepted { mut io, connection } = accepted;
     let patience = if mode.load().takes_plaintext() { SILENCE } else { Duration::MAX };
     let (first, bytes) = sniff(&mut io, patience).await.map_err(Refused::Handshake)?;
@@ -215,14 +229,14 @@ async fn enter(
         // The mode counts that is in force when the client speaks: it may have waited, and seen a stricter one begin.
         FirstBytes::Plaintext if !mode.load().takes_plaintext() => return Err(Refused::Plaintext),
         FirstBytes::Plaintext => {
-            return Ok(Some(Accepted { io: Box::new(Prefixed::new(bytes, io)), connection }));
+            return Ok(Some((Accepted { io: Box::new(Prefixed::new(bytes, io)), connection }, None)));
         }
     }
     let mut hello = towpath_hello::read(&mut io, bytes).await.map_err(Refused::Handshake)?;
     let io = Prefixed::new(std::mem::take(&mut hello.bytes), io);
     if mode.load().takes_plaintext() && !hello.offers(&OF_THE_MESH) {
         let connection = Connection { passed_name: hello.server_name, passed_through: true, ..connection };
-        return Ok(Some(Accepted { io: Box::new(io), connection }));
+        return Ok(Some((Accepted { io: Box::new(io), connection }, None)));
     }
     terminate(identity, &hello, io, connection).await.map(Some)
 }
@@ -232,7 +246,8 @@ async fn terminate(
     hello: &Hello,
     io: Prefixed<BoxIo>,
     mut connection: Connection,
-) -> Result<Accepted, Refused> {
+) -> Result<Opened, Refused> {
+    let changed = identity.changed();
     let credential = identity.valid_at(SystemTime::now())?;
     let acceptor = TlsAcceptor::from(credential.settings().server_for(hello));
     let stream = acceptor.accept(io).await.map_err(Refused::Handshake)?;
@@ -245,7 +260,40 @@ async fn terminate(
         SystemTime::now(),
     )?;
     connection.tls = Some(tls);
-    Ok(Accepted { io: Box::new(stream), connection })
+    let shown = Shown {
+        chain: session.peer_certificates().unwrap_or_default().to_vec(),
+        peer: connection.peer,
+        bundle: credential.bundle().clone(),
+    };
+    let distrust = Box::pin(distrusted(identity.clone(), changed, shown));
+    Ok((Accepted { io: Box::new(stream), connection }, Some(distrust)))
+}
+
+/// What a client showed, and by which roots it was judged.
+struct Shown {
+    chain: Vec<CertificateDer<'static>>,
+    peer: SocketAddr,
+    bundle: TrustBundle,
+}
+
+/// Resolves once no root that is in force vouches for the client any more: a root was removed, or an alias of the trust
+/// domain.
+async fn distrusted(identity: Identity, changed: impl Future<Output = ()>, mut shown: Shown) {
+    changed.await;
+    loop {
+        // Heard of from here on, so that no change falls between the look and the wait.
+        let changed = identity.changed();
+        if let Some(credential) = identity.credential()
+            && *credential.bundle() != shown.bundle
+        {
+            if let Err(why) = credential.trusts(&shown.chain, SystemTime::now()) {
+                tracing::info!(peer = %shown.peer, "connection ended: {why}");
+                return;
+            }
+            shown.bundle = credential.bundle().clone();
+        }
+        changed.await;
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -116,6 +116,15 @@ impl Credential {
         }
     }
 
+    /// Whether the roots vouch for a client that showed this chain.
+    pub(crate) fn trusts(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(), rustls::Error> {
+        let (leaf, intermediates) = chain.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
+        let client = VerifyClient::new(self.bundle().clone())
+            .map_err(|why| rustls::Error::General(why.to_string()))?;
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        client.verify_client_cert(leaf, intermediates, UnixTime::since_unix_epoch(now)).map(drop)
+    }
+
     pub(crate) fn settings(&self) -> &Settings {
         &self.0.settings
     }

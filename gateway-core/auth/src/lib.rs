@@ -13,6 +13,7 @@ mod forward_client_cert;
 mod jwt;
 mod jwt_layer;
 mod key_layer;
+mod recheck;
 mod request_facts;
 
 pub use admit::AdmitFuture;
@@ -33,3 +34,4 @@ pub use jwt::{
 };
 pub use jwt_layer::{CheckTokens, JwtLayer};
 pub use key_layer::{ApiKeyLayer, CheckApiKey};
+pub use recheck::{Recheck, RecheckLayer};

@@ -8,7 +8,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use towpath_auth::{AuthorizationPolicies, ExternalAuth, RequestAuthentications};
-use towpath_gateway_core::{Backend, SpiffeId, TrustDomain};
+use towpath_gateway_core::{Backend, SpiffeId, Transport, TrustDomain};
 use towpath_mesh_mtls::MtlsMode;
 use towpath_routing::{self as routing, Hostname, Normalization, PathNormalization};
 
@@ -60,6 +60,20 @@ impl Snapshot {
     /// Whether there is an error at all: `check` then fails.
     pub fn has_errors(&self) -> bool {
         self.errors().next().is_some()
+    }
+
+    /// Whether an endpoint that was spoken to before is so in another way now: by mTLS instead of plaintext, or the other way
+    /// round.
+    pub fn protects_otherwise(&self, before: &Self) -> bool {
+        let earlier: HashMap<_, _> = before.protections().collect();
+        self.protections().any(|(address, mtls)| earlier.get(&address).is_some_and(|earlier| *earlier != mtls))
+    }
+
+    /// Endpoints that requests and flows go out to, and whether by mTLS.
+    fn protections(&self) -> impl Iterator<Item = (SocketAddr, bool)> {
+        let backends = self.listeners.iter().flat_map(|listener| listener.duty.backends());
+        let endpoints = backends.filter_map(|backend| backend.endpoints()).flatten();
+        endpoints.map(|endpoint| (endpoint.address, matches!(endpoint.transport, Transport::Mtls { .. })))
     }
 
     /// The whole as JSON, without anything secret: `scenario`, `trustDomain`, `identity`, `problems`, `listeners`,

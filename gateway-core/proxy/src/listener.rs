@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use tower::{Layer, Service, ServiceBuilder};
-use towpath_auth::AuthorizationPolicies;
+use towpath_auth::{AuthorizationPolicies, RecheckLayer};
 use towpath_config::{Application, ClientValidationMode, Duty, EdgeTls, Guard, Listener, StreamTls};
-use towpath_gateway_core::{Accepted, HttpService, Live, Policies, RouteName};
+use towpath_gateway_core::{Accepted, Changes, HttpService, Live, Policies, RouteName};
 use towpath_mesh_mtls::{AcceptLayer, Identity, MtlsMode, Refusals};
 use towpath_routing::{self as routing, FlowListener, FlowRoute, FlowRoutes, Normalization, Routes};
 use towpath_server::{
@@ -32,13 +32,13 @@ pub(crate) enum LiveDuty {
         entry: Entry,
     },
     Inbound {
-        mode: Live<MtlsMode>,
-        // Ends the plaintext connections of before when the mode takes no more of them.
-        plaintext: Live<Drain>,
+        modes: Modes,
         entry: Entry,
         application: Application,
         // To the application, for what is not HTTP.
         flows: Live<FlowRoutes>,
+        // Of the policies, for connections that live longer.
+        changes: Changes,
     },
     Outbound {
         routes: Live<Routes>,
@@ -104,8 +104,8 @@ impl LiveSocket {
             Duty::Inbound { port, mode, guard, application, .. } => LiveDuty::Inbound {
                 application: *application,
                 flows: Live::new(inbound_flows(listener)),
-                mode: Live::new(*mode),
-                plaintext: Live::new(Drain::new(patience)),
+                changes: Changes::new(),
+                modes: Modes::new(*mode, patience),
                 entry: entry(inbound_routes(listener), guard, *port),
             },
             Duty::Outbound { routes, normalization } => LiveDuty::Outbound {
@@ -125,21 +125,21 @@ impl LiveSocket {
     }
 
     /// Puts new data in place. On an error nothing has changed.
-    pub(crate) fn store(&self, listener: &Listener, patience: Duration) -> Result<(), CertificateError> {
+    pub(crate) fn store(&self, listener: &Listener) -> Result<(), CertificateError> {
         match (self, &listener.duty) {
             (Self::Datagrams(entry), Duty::Datagram { routes, authorization, .. }) => {
                 store_flows(entry, routes, authorization);
                 Ok(())
             }
             (Self::Datagrams(_), _) => Ok(()),
-            (Self::Connections(duty), _) => duty.store(listener, patience),
+            (Self::Connections(duty), _) => duty.store(listener),
         }
     }
 
     /// Lets connections that are under a drain of this listener's data end.
     pub(crate) fn drain(&self) {
-        if let Self::Connections(LiveDuty::Inbound { plaintext, .. }) = self {
-            plaintext.load().signal();
+        if let Self::Connections(LiveDuty::Inbound { modes, .. }) = self {
+            modes.plaintext.load().signal();
         }
     }
 }
@@ -161,7 +161,7 @@ impl LiveDuty {
         }
     }
 
-    fn store(&self, listener: &Listener, patience: Duration) -> Result<(), CertificateError> {
+    fn store(&self, listener: &Listener) -> Result<(), CertificateError> {
         match (self, &listener.duty) {
             (Self::Edge { tls, entry }, Duty::Edge { tls: new, routes, guard }) => {
                 if let (Some(tls), Some(new)) = (tls, new) {
@@ -171,13 +171,14 @@ impl LiveDuty {
                 entry.routes.store(Routes::new(routes.clone()));
             }
             (
-                Self::Inbound { mode, plaintext, entry, flows, .. },
+                Self::Inbound { modes, entry, flows, changes, .. },
                 Duty::Inbound { mode: new, guard, .. },
             ) => {
                 store_guard(entry, guard);
+                changes.tell();
                 flows.store(inbound_flows(listener));
                 entry.routes.store(inbound_routes(listener));
-                change_mode(mode, plaintext, *new, patience);
+                modes.change(*new);
             }
             (Self::Outbound { routes: live, normalization: forms }, Duty::Outbound { routes, normalization }) => {
                 forms.store(*normalization);
@@ -217,20 +218,27 @@ impl LiveDuty {
                     None => ConnectionService::new(serve),
                 }
             }
-            Self::Inbound { mode, plaintext, entry, application, flows } => {
+            Self::Inbound { modes, entry, application, flows, changes } => {
                 let flow_entry =
                     FlowEntry { routes: flows, authorization: entry.authorization.clone(), port: entry.port };
                 let opaque = layer4(parts.flows_of(place), flow_entry);
+                let rechecks = [RecheckLayer::http, RecheckLayer::tcp].map(|layer| {
+                    let layer = layer(entry.authorization.clone(), changes.clone()).port(entry.port);
+                    layer.on_end(|connection, verdict| {
+                        let policy = verdict.policy.as_deref().unwrap_or_default();
+                        tracing::info!(peer = %connection.peer, policy, "connection ended: {}", verdict.ground.as_str());
+                    })
+                });
                 let stack = HttpService::new(sidecar_inbound(parts.of(place), entry));
-                let mtls = Carrier { stack, opaque: opaque.clone(), application, limits: shared.limits };
+                let mtls = Carrier { stack, opaque, application, limits: shared.limits, rechecks };
                 let behind = ByTransport {
-                    plaintext: mtls.serve(plaintext.clone()),
+                    plaintext: mtls.serve(modes.plaintext.clone()),
                     mtls: mtls.serve(shared.drain.clone()),
-                    passed: ConnectionService::new(UntilDrainedLayer::new(plaintext).layer(opaque)),
+                    passed: ConnectionService::new(mtls.opaque(&modes.plaintext)),
                 };
                 // Without an identity the compiler has set the mode to DISABLE; pending fails closed all the same.
                 let identity = shared.identity.clone().unwrap_or_else(Identity::pending);
-                let accept = AcceptLayer::new(identity, mode)
+                let accept = AcceptLayer::new(identity, modes.current)
                     .handshake_timeout(shared.limits.handshake_timeout)
                     .count_in(shared.refusals.clone());
                 ConnectionService::new(ServiceBuilder::new().layer(accept).service(behind))
@@ -312,18 +320,64 @@ fn store_flows(entry: &FlowEntry, routes: &[routing::FlowListener], authorizatio
     entry.routes.store(FlowRoutes::new(routes.to_vec()));
 }
 
-/// Puts a mode in force. Under STRICT, requests on plaintext connections of before are answered, and no new ones taken:
-/// a connection that comes late finds the drain signalled, too.
-fn change_mode(mode: &Live<MtlsMode>, plaintext: &Live<Drain>, new: MtlsMode, patience: Duration) {
-    if new == MtlsMode::Strict {
-        mode.store(new);
-        plaintext.load().signal();
-        return;
+/// How long both plaintext and mTLS are taken when one comes in place of the other: clients learn of it on their own, and
+/// change a second later.
+pub(crate) const NARROWED_AFTER: Duration = Duration::from_secs(3);
+
+/// The mode of an inbound listener.
+#[derive(Debug, Clone)]
+pub(crate) struct Modes {
+    current: Live<MtlsMode>,
+    /// What comes after both ways were taken for a while.
+    next: Live<Option<MtlsMode>>,
+    /// Ends the plaintext connections of before when the mode takes no more of them.
+    plaintext: Live<Drain>,
+    patience: Duration,
+}
+
+impl Modes {
+    fn new(mode: MtlsMode, patience: Duration) -> Self {
+        let plaintext = Live::new(Drain::new(patience));
+        Self { current: Live::new(mode), next: Live::default(), plaintext, patience }
     }
-    if plaintext.load().is_draining() {
-        plaintext.store(Drain::new(patience));
+
+    /// Puts a mode in force: at once, or where nothing of the old one is taken by the new one, by way of PERMISSIVE.
+    fn change(&self, new: MtlsMode) {
+        let old = **self.current.load();
+        if **self.next.load() == Some(new) {
+            return;
+        }
+        let apart = !(old.takes_plaintext() && new.takes_plaintext()) && !(old.takes_mtls() && new.takes_mtls());
+        if !apart {
+            self.next.store(None);
+            self.store(new);
+            return;
+        }
+        self.next.store(Some(new));
+        self.store(MtlsMode::Permissive);
+        let modes = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(NARROWED_AFTER).await;
+            if **modes.next.load() == Some(new) {
+                modes.next.store(None);
+                modes.store(new);
+            }
+        });
     }
-    mode.store(new);
+
+    /// Under STRICT, requests on plaintext connections of before are answered, and no new ones taken: a connection that
+    /// comes late finds the drain signalled, too.
+    fn store(&self, new: MtlsMode) {
+        if new == MtlsMode::Strict {
+            self.current.store(new);
+            self.plaintext.load().signal();
+            return;
+        }
+        if self.plaintext.load().is_draining() {
+            self.plaintext.store(Drain::new(self.patience));
+        }
+        self.current.store(new);
+    }
 }
 
 /// What serves connections to the application, once it is known who is at their other end.
@@ -332,19 +386,26 @@ struct Carrier<O> {
     opaque: O,
     application: Application,
     limits: Limits,
+    /// For requests, and for what is not HTTP.
+    rechecks: [RecheckLayer; 2],
 }
 
 impl<O: AcceptStack> Carrier<O> {
     /// Under this drain.
     fn serve(&self, drain: impl Into<Live<Drain>>) -> ConnectionService {
         let drain = drain.into();
-        let http = || Serve::new(self.stack.clone(), self.limits, drain.clone());
-        let opaque = || UntilDrainedLayer::new(drain.clone()).layer(self.opaque.clone());
+        let [recheck, _] = &self.rechecks;
+        let http = || recheck.layer(Serve::new(self.stack.clone(), self.limits, drain.clone()));
         match self.application {
             Application::Http => ConnectionService::new(http()),
-            Application::Opaque => ConnectionService::new(opaque()),
-            Application::Unknown => ConnectionService::new(Detect::new(http(), opaque())),
+            Application::Opaque => ConnectionService::new(self.opaque(&drain)),
+            Application::Unknown => ConnectionService::new(Detect::new(http(), self.opaque(&drain))),
         }
+    }
+
+    fn opaque(&self, drain: &Live<Drain>) -> impl AcceptStack + use<O> {
+        let [_, recheck] = &self.rechecks;
+        recheck.layer(UntilDrainedLayer::new(drain.clone()).layer(self.opaque.clone()))
     }
 }
 

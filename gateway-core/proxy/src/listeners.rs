@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use towpath_config::{Listener, Snapshot};
+use towpath_config::{Duty, Listener, Snapshot};
 use towpath_server::{BindError, Bound, BoundDatagrams, Drain, Listening, Workers, bind, bind_datagrams};
 
 use towpath_stacks::FlowEntry;
@@ -85,7 +85,7 @@ impl Listeners {
             let told = |error| told(listener, &error);
             match self.running.get(&place(listener)).filter(|running| running.fits(listener)) {
                 Some(running) => {
-                    failures.extend(running.live.store(listener, self.shared.patience).err().map(told));
+                    failures.extend(running.live.store(listener).err().map(told));
                 }
                 None => match LiveSocket::new(listener, self.shared.patience) {
                     Ok(live) => fresh.push((listener, live)),
@@ -96,6 +96,17 @@ impl Listeners {
         self.close_what_is_gone(snapshot, &fresh).await;
         failures.extend(self.open_all(fresh));
         failures
+    }
+
+    /// The same for listeners that take in for an application, and only those that are there. What fails is told by
+    /// [`apply`](Self::apply), which comes next.
+    pub(crate) fn apply_inbound(&self, snapshot: &Snapshot) {
+        let inbound = |listener: &&Listener| matches!(listener.duty, Duty::Inbound { .. });
+        for listener in snapshot.listeners.iter().filter(inbound) {
+            if let Some(running) = self.running.get(&place(listener)).filter(|running| running.fits(listener)) {
+                let _ = running.live.store(listener);
+            }
+        }
     }
 
     /// Every socket is open before the first of them serves.

@@ -23,6 +23,10 @@ use crate::{Failure, Program, admin, check, credential, log, refused, status};
 /// After how long a listener that could not be opened is tried again: the port may be free by then.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 
+/// How long clients let servers go ahead when the way in which they are spoken to changes. Servers take both ways for longer:
+/// [`NARROWED_AFTER`](crate::listener::NARROWED_AFTER).
+const SERVERS_FIRST: Duration = Duration::from_secs(1);
+
 /// Runs a proxy until SIGTERM or Ctrl-C.
 pub(crate) fn run(program: Program, args: RunArgs) -> Result<(), Failure> {
     // Control, admin, telemetry and file watching have this thread; workers have their own.
@@ -128,6 +132,11 @@ impl Process {
 
     async fn apply(&mut self, snapshot: &Snapshot) {
         let Some(listeners) = &mut self.listeners else { return };
+        if self.snapshot.as_ref().is_some_and(|before| snapshot.protects_otherwise(before)) {
+            // Who is spoken to in another way has to be ready for it first, wherever it runs.
+            listeners.apply_inbound(snapshot);
+            tokio::time::sleep(SERVERS_FIRST).await;
+        }
         let failures = listeners.apply(snapshot).await;
         self.incomplete = !failures.is_empty();
         for failure in failures {

@@ -366,3 +366,41 @@ async fn the_mode_counts_that_is_in_force_when_the_client_speaks() {
     assert!(seen.is_none());
     assert_eq!(layer.refusals().count(Refusal::Plaintext), 1);
 }
+
+#[tokio::test]
+async fn a_connection_lives_for_as_long_as_a_root_vouches_for_its_client() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let credential = |of: &Authority, roots: &[&Authority]| {
+        let roots = roots.iter().map(|authority| authority.root.clone()).collect();
+        let (chain, key) = of.sign(&authority::svid(REVIEWS));
+        Credential::new(chain, key, crate::TrustBundle::new(authority::DOMAIN.parse().unwrap(), roots).unwrap()).unwrap()
+    };
+    let identity = Identity::new(credential(&old, &[&old]));
+    let inner = service_fn(|mut accepted: Accepted| async move {
+        let mut bytes = [0; 64];
+        while let Ok(read @ 1..) = accepted.io.read(&mut bytes).await {
+            accepted.io.write_all(&bytes[..read]).await.unwrap();
+            accepted.io.flush().await.unwrap();
+        }
+        Ok::<_, std::convert::Infallible>(())
+    });
+    let (near, far) = duplex(1 << 16);
+    let connection = Connection::plaintext("127.0.0.2:7".parse().unwrap(), "127.0.0.1:80".parse().unwrap());
+    let accepted = Accepted { io: Box::new(far), connection };
+    let serving = tokio::spawn(layer(&identity, MtlsMode::Strict).layer(inner).oneshot(accepted));
+    let mut client = dial(web(&old), near).await.unwrap();
+    // A new leaf, then both roots, then a leaf of the new one: the client is known by the old root all the time.
+    for next in [credential(&old, &[&old]), credential(&old, &[&old, &new]), credential(&new, &[&old, &new])] {
+        identity.store(next);
+        tokio::task::yield_now().await;
+        client.write_all(b"ping").await.unwrap();
+        client.flush().await.unwrap();
+        let mut bytes = [0; 4];
+        client.read_exact(&mut bytes).await.unwrap();
+    }
+    identity.store(credential(&new, &[&new]));
+    let mut end = Vec::new();
+    let _ = client.read_to_end(&mut end).await;
+    assert!(end.is_empty());
+    serving.await.unwrap().unwrap();
+}

@@ -1,0 +1,194 @@
+//! Holds connections that live to policies that came after them.
+//!
+//! - **reads** the connection's addresses, verified identity and server name, whenever the policies change
+//! - **writes** nothing
+//! - **ends a connection** on which the new policies let nothing pass any more
+//! - **settings** live [`AuthorizationPolicies`], and the [`Changes`] by which it hears of new ones
+//! - **place** in the accept stack, after TLS has proved the identity. Requests on connections that stay are held to the new
+//!   policies by [`AuthorizeLayer`](crate::AuthorizeLayer)
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as Task, Poll};
+
+use tower_layer::Layer;
+use tower_service::Service;
+use towpath_gateway_core::{Accepted, Changes, Connection, Live};
+
+use crate::request_facts::of_connection;
+use crate::{AuthorizationPolicies, Http, Verdict};
+
+type Observer = Arc<dyn Fn(&Connection, &Verdict) + Send + Sync>;
+
+/// Applies [`Recheck`].
+///
+/// ```
+/// use towpath_auth::RecheckLayer;
+/// use towpath_gateway_core::{Changes, Live};
+///
+/// let changes = Changes::new();
+/// let layer = RecheckLayer::http(Live::default(), changes.clone())
+///     .on_end(|connection, verdict| eprintln!("{} ended: {}", connection.peer, verdict.ground.as_str()));
+/// ```
+#[derive(Clone)]
+pub struct RecheckLayer {
+    policies: Live<AuthorizationPolicies>,
+    changes: Changes,
+    http: Http<'static>,
+    port: Option<u16>,
+    observer: Option<Observer>,
+}
+
+impl RecheckLayer {
+    /// For connections with requests: ended are those on which no request could pass.
+    pub fn http(policies: Live<AuthorizationPolicies>, changes: Changes) -> Self {
+        Self { policies, changes, http: Http::Ahead, port: None, observer: None }
+    }
+
+    /// For connections that carry no HTTP.
+    pub fn tcp(policies: Live<AuthorizationPolicies>, changes: Changes) -> Self {
+        Self { policies, changes, http: Http::None, port: None, observer: None }
+    }
+
+    /// The port that policies name, where it is not the one that the connection came in on.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = Some(port);
+        self
+    }
+
+    /// Is told of every connection that is ended. It must not block.
+    #[must_use]
+    pub fn on_end(mut self, observer: impl Fn(&Connection, &Verdict) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// Resolves once policies that come after the call refuse the connection.
+    fn refused(self, connection: Connection) -> impl Future<Output = ()> + Send {
+        let changed = self.changes.next();
+        self.refused_after(changed, connection)
+    }
+
+    async fn refused_after(self, changed: impl Future<Output = ()> + Send, connection: Connection) {
+        changed.await;
+        loop {
+            // Heard of from here on, so that no change falls between the look and the wait.
+            let changed = self.changes.next();
+            let facts = of_connection(&connection, self.port, self.http.clone());
+            let verdict = self.policies.load().evaluate(&facts);
+            if !verdict.allowed {
+                if let Some(observer) = &self.observer {
+                    observer(&connection, &verdict);
+                }
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+impl std::fmt::Debug for RecheckLayer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RecheckLayer").field("policies", &self.policies).finish_non_exhaustive()
+    }
+}
+
+impl<S> Layer<S> for RecheckLayer {
+    type Service = Recheck<S>;
+
+    fn layer(&self, inner: S) -> Recheck<S> {
+        Recheck { inner, settings: self.clone() }
+    }
+}
+
+/// Serves connections for as long as the policies let something pass on them.
+#[derive(Debug, Clone)]
+pub struct Recheck<S> {
+    inner: S,
+    settings: RecheckLayer,
+}
+
+impl<S> Service<Accepted> for Recheck<S>
+where
+    S: Service<Accepted, Response = (), Future: Send + 'static, Error: Send>,
+{
+    type Response = ();
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<(), S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Task<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, accepted: Accepted) -> Self::Future {
+        let refused = self.settings.clone().refused(accepted.connection.clone());
+        let served = self.inner.call(accepted);
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                ended = served => ended,
+                // Dropping what serves it closes the connection.
+                () = refused => Ok(()),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use tokio::io::{AsyncReadExt, duplex};
+    use tower::{ServiceExt, service_fn};
+
+    use super::*;
+    use crate::{Action, AuthorizationPolicy, AuthorizationRule, Operation, Pattern, Values};
+
+    fn policies(action: Action, operation: Operation) -> AuthorizationPolicies {
+        let rule = AuthorizationRule { to: vec![operation], ..AuthorizationRule::default() };
+        AuthorizationPolicies::new(vec![AuthorizationPolicy::new("shop/p", action, vec![rule])])
+    }
+
+    /// Whether a connection is ended by policies that come while it lives.
+    async fn ends(http: bool, new: AuthorizationPolicies) -> bool {
+        let (live, changes) = (Live::<AuthorizationPolicies>::default(), Changes::new());
+        let layer = if http { RecheckLayer::http } else { RecheckLayer::tcp }(live.clone(), changes.clone());
+        let inner = service_fn(|accepted: Accepted| async move {
+            let _held = accepted;
+            std::future::pending::<Result<(), Infallible>>().await
+        });
+        let (mut client, io) = duplex(64);
+        let at = "127.0.0.1:8080".parse().unwrap();
+        let accepted = Accepted { io: Box::new(io), connection: Connection::plaintext(at, at) };
+        let serving = tokio::spawn(layer.port(8080).layer(inner).oneshot(accepted));
+        tokio::task::yield_now().await;
+        live.store(new);
+        changes.tell();
+        let ended = tokio::select! {
+            read = client.read_u8() => read.is_err(),
+            () = tokio::time::sleep(std::time::Duration::from_secs(1)) => false,
+        };
+        serving.abort();
+        ended
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_ends_once_nothing_can_pass_on_it() {
+        let port = |port| Operation { ports: Values::is(vec![port]), ..Operation::default() };
+        let gets = || Operation { methods: Values::is(vec![Pattern::new("GET")]), ..Operation::default() };
+        for (http, new, ended) in [
+            (true, policies(Action::Allow, port(9090)), true),
+            (true, policies(Action::Allow, port(8080)), false),
+            (true, policies(Action::Allow, gets()), false),
+            (true, policies(Action::Deny, gets()), false),
+            (true, policies(Action::Deny, port(8080)), true),
+            (false, policies(Action::Allow, gets()), true),
+            (false, policies(Action::Allow, port(8080)), false),
+            (false, AuthorizationPolicies::default(), false),
+        ] {
+            assert_eq!(ends(http, new.clone()).await, ended, "{http} {new:?}");
+        }
+    }
+}
