@@ -64,6 +64,13 @@ pub enum Transport {
         /// Accepted identities.
         identities: Arc<[SpiffeId]>,
     },
+    /// A tunnel of an ambient mesh: HTTP/2 CONNECT over mesh mTLS (HBONE), in which the bytes are plain.
+    Hbone {
+        /// Accepted identities of the tunnel's other end.
+        identities: Arc<[SpiffeId]>,
+        /// Where tunnels come in.
+        tunnel: SocketAddr,
+    },
     /// TLS to a server outside of the mesh.
     Tls {
         /// What it has to prove.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use http::HeaderName;
 use ipnet::IpNet;
-use towpath_gateway_core::{Decision, DryRun};
+use towpath_gateway_core::{Connection, Decision, DryRun};
 
 pub use facts::{Facts, Http, HttpFacts};
 pub use identity::{NamespacePattern, RequestPrincipal, ServiceAccount};
@@ -19,6 +19,7 @@ pub use pattern::Pattern;
 pub use template::{InvalidTemplate, PathTemplate};
 
 use crate::ExternalAuth;
+use crate::request_facts::of_connection;
 
 /// The policies in force for one workload. The evaluation is pure: no clock, no I/O.
 #[derive(Debug, Clone, Default)]
@@ -94,6 +95,12 @@ impl AuthorizationPolicies {
             });
         }
         verdict
+    }
+
+    /// Decides about a connection before anything comes on it: `http` says whether requests will. `port` is the one that
+    /// policies name.
+    pub fn evaluate_connection(&self, connection: &Connection, port: u16, http: Http<'_>) -> Verdict {
+        self.evaluate(&of_connection(connection, Some(port), http))
     }
 
     fn decide(&self, facts: &Facts<'_>) -> Verdict {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use towpath_gateway_core::{
@@ -255,7 +256,14 @@ impl<'a> Backends<'a> {
         match self.hop.protection(self.options.has_identity, true, demand.mode) {
             Protection::Plaintext(why) => Ok((Transport::Plaintext, Some(why))),
             Protection::LeftOut => Err(demand),
-            Protection::Mtls => Ok((Transport::Mtls { identities: self.identities(workload) }, None)),
+            Protection::Mtls => {
+                let identities = self.identities(workload);
+                let tunnel = workload.tunnel.map(|port| SocketAddr::new(candidate.address.ip(), port));
+                Ok(match tunnel {
+                    Some(tunnel) => (Transport::Hbone { identities, tunnel }, None),
+                    None => (Transport::Mtls { identities }, None),
+                })
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -38,6 +38,8 @@ pub struct Options {
     pub workload: Option<ObjectName>,
     /// A workload that no resource describes, in place of `workload`.
     pub given: Option<GivenWorkload>,
+    /// Where a sidecar takes in tunnels of an ambient mesh.
+    pub hbone: Option<SocketAddr>,
     /// Where listeners really listen. `None`: at the addresses and ports that the resources name.
     pub port_map: Option<PortMap>,
     /// Serve only Gateways whose class has this controller; `None`: all.
@@ -74,6 +76,7 @@ impl Options {
             role,
             workload: None,
             given: None,
+            hbone: None,
             port_map: None,
             controller_name: None,
             has_identity: false,

@@ -15,6 +15,9 @@ use crate::resources::leaf::PortRef;
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 const CLUSTER_LABEL: &str = "topology.istio.io/cluster";
 const MESH_LABEL: (&str, &str) = ("security.istio.io/tlsMode", "istio");
+/// Of workloads that are reached by tunnels (Istio, ambient mode).
+const TUNNEL_LABEL: (&str, &str) = ("networking.istio.io/tunnel", "http");
+const HBONE_PORT: u16 = 15008;
 
 /// An endpoint before it is decided how it is spoken to.
 #[derive(Debug, Clone)]
@@ -35,6 +38,8 @@ pub(crate) struct MeshWorkload {
     pub(crate) labels: BTreeMap<String, String>,
     /// The workload's own port, as policies name it.
     pub(crate) port: u16,
+    /// The port that its tunnels come in by, if it is reached by those.
+    pub(crate) tunnel: Option<u16>,
 }
 
 type ServiceObject = Stored<Service>;
@@ -277,8 +282,10 @@ impl Facts {
     }
 
     fn mesh(&self, port: u16) -> Option<MeshWorkload> {
-        let in_mesh = self.labels.get(MESH_LABEL.0).is_some_and(|mode| mode == MESH_LABEL.1);
-        in_mesh.then(|| MeshWorkload {
+        let has = |(key, value): (&str, &str)| self.labels.get(key).is_some_and(|there| there == value);
+        let tunnel = has(TUNNEL_LABEL).then(|| self.ports.get("hbone").copied().unwrap_or(HBONE_PORT));
+        (has(MESH_LABEL) || tunnel.is_some()).then(|| MeshWorkload {
+            tunnel,
             namespace: Arc::clone(&self.namespace),
             account: self.account.clone(),
             labels: self.labels.clone(),

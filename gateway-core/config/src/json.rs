@@ -66,6 +66,10 @@ fn listener(listener: &Listener) -> Value {
             self::guard(&mut value, guard);
             set(&mut value, "app", backend(app));
         }
+        Duty::Hbone { inbound } => {
+            set(&mut value, "duty", "hbone".into());
+            set(&mut value, "inbound", inbound.iter().map(|inbound| &*inbound.name).collect());
+        }
         Duty::Outbound { routes, normalization } => {
             set(&mut value, "pathNormalization", paths(normalization));
             set(&mut value, "duty", "outbound".into());
@@ -312,13 +316,16 @@ fn backend(backend: &Backend) -> Value {
 fn endpoint(endpoint: &Endpoint) -> Value {
     let identities = match &endpoint.transport {
         Transport::Plaintext | Transport::Tls { .. } => Vec::new(),
-        Transport::Mtls { identities } => identities.iter().map(ToString::to_string).collect(),
+        Transport::Mtls { identities } | Transport::Hbone { identities, .. } => {
+            identities.iter().map(ToString::to_string).collect()
+        }
     };
     json!({
         "address": endpoint.address.to_string(),
         "transport": match endpoint.transport {
             Transport::Plaintext => "plaintext",
             Transport::Mtls { .. } => "mtls",
+            Transport::Hbone { .. } => "hbone",
             Transport::Tls { .. } => "tls",
         },
         "identities": identities,

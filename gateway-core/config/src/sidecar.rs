@@ -28,6 +28,10 @@ pub(crate) fn compile(work: &mut Work<'_>, inbound: &[InboundPort]) {
         Some(facts) => inbound.iter().for_each(|port| take_in(work, *port, facts)),
         None => unknown_workload(work, inbound),
     }
+    let inbound: Vec<_> = work.listeners.clone();
+    if let Some(address) = work.options.hbone.filter(|_| !inbound.is_empty()) {
+        work.listeners.push(Listener { name: "hbone".into(), address, duty: Duty::Hbone { inbound } });
+    }
     let mut entries: Vec<_> = work.options.port_map.iter().flat_map(crate::PortMap::iter).collect();
     entries.sort();
     for (name, port, address) in entries {

@@ -73,7 +73,7 @@ impl Snapshot {
     fn protections(&self) -> impl Iterator<Item = (SocketAddr, bool)> {
         let backends = self.listeners.iter().flat_map(|listener| listener.duty.backends());
         let endpoints = backends.filter_map(|backend| backend.endpoints()).flatten();
-        endpoints.map(|endpoint| (endpoint.address, matches!(endpoint.transport, Transport::Mtls { .. })))
+        endpoints.map(|endpoint| (endpoint.address, matches!(endpoint.transport, Transport::Mtls { .. } | Transport::Hbone { .. })))
     }
 
     /// The whole as JSON, without anything secret: `scenario`, `trustDomain`, `identity`, `problems`, `listeners`,
@@ -188,6 +188,11 @@ pub enum Duty {
         /// The application.
         app: Arc<Backend>,
     },
+    /// East-west, by tunnels of an ambient mesh (HBONE): leads to what the inbound listeners take in.
+    Hbone {
+        /// The inbound listeners.
+        inbound: Vec<Listener>,
+    },
     /// East-west, from the application of this sidecar to a service.
     Outbound {
         /// One listener with the routes of the service.
@@ -257,7 +262,7 @@ impl Duty {
                 let routes = routes.iter().flat_map(|listener| &listener.routes);
                 routes.flat_map(|route| &route.backends).map(|weighted| &weighted.backend).collect()
             }
-            Self::Inbound { .. } => Vec::new(),
+            Self::Inbound { .. } | Self::Hbone { .. } => Vec::new(),
         }
     }
 }

@@ -150,6 +150,9 @@ pub(crate) struct CompileArgs {
     /// Ports taken in for the application (sidecar): PORT=LISTEN>APP, for instance 9080=10.0.0.5:15006>127.0.0.1:9080
     #[arg(long, value_name = "PORT=LISTEN>APP", value_delimiter = ',')]
     pub(crate) inbound: Vec<InboundPort>,
+    /// Where tunnels of an ambient mesh come in (sidecar): HBONE, by custom on port 15008
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) hbone: Option<SocketAddr>,
     /// Credential of the workload: a directory with tls.crt, tls.key and ca.crt, or `plane=ADDR`
     #[arg(long, value_name = "DIR|plane=ADDR")]
     pub(crate) identity: Option<IdentitySource>,

@@ -57,6 +57,7 @@ pub(crate) fn options(program: Program, args: &CompileArgs, now: SystemTime) -> 
         role: program.role(args),
         workload: args.workload.clone(),
         given: None,
+        hbone: args.hbone,
         port_map: args.port_map.clone(),
         controller_name: args.controller_name.clone(),
         has_identity: args.identity.is_some(),

@@ -1,20 +1,23 @@
 //! One listener at work: the data that configuration swaps, and the stack that reads it.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context as Task, Poll};
 use std::time::Duration;
 
+use http::StatusCode;
 use rustls::ServerConfig;
-use tower::{Layer, Service, ServiceBuilder};
-use towpath_auth::{AuthorizationPolicies, RecheckLayer};
+use tower::{Layer, Service, ServiceBuilder, service_fn};
+use towpath_auth::{AuthorizationPolicies, Http, RecheckLayer};
 use towpath_config::{Application, ClientValidationMode, Duty, EdgeTls, Guard, Listener, StreamTls};
-use towpath_gateway_core::{Accepted, Changes, HttpService, Live, Policies, RouteName};
+use towpath_gateway_core::{Accepted, Changes, Connection, HttpService, Live, Policies, RouteName};
 use towpath_mesh_mtls::{AcceptLayer, Identity, MtlsMode, Refusals};
 use towpath_routing::{self as routing, FlowListener, FlowRoute, FlowRoutes, Normalization, Routes};
 use towpath_server::{
     CertificateError, ConnectionFuture, ConnectionService, DatagramService, Detect, Drain, EdgeCertificates, Limits,
-    Serve, ServerNameLayer, TerminateLayer, UntilDrainedLayer,
+    Serve, ServerNameLayer, TerminateLayer, Tunnels, UntilDrainedLayer,
 };
 use towpath_stacks::{
     AcceptStack, Entry, FlowEntry, HttpStack, datagrams, gateway, ingress, layer4, sidecar_inbound,
@@ -39,6 +42,10 @@ pub(crate) enum LiveDuty {
         flows: Live<FlowRoutes>,
         // Of the policies, for connections that live longer.
         changes: Changes,
+    },
+    /// The inbound listeners by their ports, with their names.
+    Hbone {
+        ports: Vec<(u16, Arc<str>, LiveDuty)>,
     },
     Outbound {
         routes: Live<Routes>,
@@ -80,39 +87,10 @@ pub(crate) struct Shared {
 impl LiveSocket {
     /// The data of a new listener.
     pub(crate) fn new(listener: &Listener, patience: Duration) -> Result<Self, CertificateError> {
-        Ok(Self::Connections(match &listener.duty {
-            Duty::Datagram { port, routes, authorization } => {
-                return Ok(Self::Datagrams(flow_entry(*port, routes, authorization)));
-            }
-            Duty::Edge { tls, routes, guard } => LiveDuty::Edge {
-                tls: match tls {
-                    Some(tls) => Some(Live::new(edge_certificates(tls)?.server_config()?)),
-                    None => None,
-                },
-                entry: entry(Routes::new(routes.clone()), guard, port_of(routes)),
-            },
-            Duty::Stream { tls, port, routes, authorization } => LiveDuty::Stream {
-                tls: match tls {
-                    StreamTls::Opaque => LiveTls::Opaque,
-                    StreamTls::Passthrough => LiveTls::Passthrough,
-                    StreamTls::Terminate(tls) => {
-                        LiveTls::Terminate(Live::new(edge_certificates(tls)?.opaque_config()?))
-                    }
-                },
-                entry: flow_entry(*port, routes, authorization),
-            },
-            Duty::Inbound { port, mode, guard, application, .. } => LiveDuty::Inbound {
-                application: *application,
-                flows: Live::new(inbound_flows(listener)),
-                changes: Changes::new(),
-                modes: Modes::new(*mode, patience),
-                entry: entry(inbound_routes(listener), guard, *port),
-            },
-            Duty::Outbound { routes, normalization } => LiveDuty::Outbound {
-                routes: Live::new(Routes::new(routes.clone())),
-                normalization: Live::new(*normalization),
-            },
-        }))
+        if let Duty::Datagram { port, routes, authorization } = &listener.duty {
+            return Ok(Self::Datagrams(flow_entry(*port, routes, authorization)));
+        }
+        LiveDuty::new(listener, patience).map(Self::Connections)
     }
 
     /// Whether `listener` can be served by swapping data: the same kind of listener, with TLS where there was TLS.
@@ -145,6 +123,50 @@ impl LiveSocket {
 }
 
 impl LiveDuty {
+    fn new(listener: &Listener, patience: Duration) -> Result<Self, CertificateError> {
+        Ok(match &listener.duty {
+            // Datagrams have no connections.
+            Duty::Datagram { .. } => Self::Hbone { ports: Vec::new() },
+            Duty::Hbone { inbound } => {
+                let port = |listener: &Listener| match &listener.duty {
+                    Duty::Inbound { port, .. } => {
+                        Some(Self::new(listener, patience).map(|duty| (*port, Arc::clone(&listener.name), duty)))
+                    }
+                    _ => None,
+                };
+                Self::Hbone { ports: inbound.iter().filter_map(port).collect::<Result<_, _>>()? }
+            }
+            Duty::Edge { tls, routes, guard } => LiveDuty::Edge {
+                tls: match tls {
+                    Some(tls) => Some(Live::new(edge_certificates(tls)?.server_config()?)),
+                    None => None,
+                },
+                entry: entry(Routes::new(routes.clone()), guard, port_of(routes)),
+            },
+            Duty::Stream { tls, port, routes, authorization } => LiveDuty::Stream {
+                tls: match tls {
+                    StreamTls::Opaque => LiveTls::Opaque,
+                    StreamTls::Passthrough => LiveTls::Passthrough,
+                    StreamTls::Terminate(tls) => {
+                        LiveTls::Terminate(Live::new(edge_certificates(tls)?.opaque_config()?))
+                    }
+                },
+                entry: flow_entry(*port, routes, authorization),
+            },
+            Duty::Inbound { port, mode, guard, application, .. } => LiveDuty::Inbound {
+                application: *application,
+                flows: Live::new(inbound_flows(listener)),
+                changes: Changes::new(),
+                modes: Modes::new(*mode, patience),
+                entry: entry(inbound_routes(listener), guard, *port),
+            },
+            Duty::Outbound { routes, normalization } => LiveDuty::Outbound {
+                routes: Live::new(Routes::new(routes.clone())),
+                normalization: Live::new(*normalization),
+            },
+        })
+    }
+
     fn fits(&self, new: &Duty) -> bool {
         match (self, new) {
             (Self::Edge { tls, entry }, Duty::Edge { tls: new, routes, .. }) => {
@@ -154,6 +176,10 @@ impl LiveDuty {
                 entry.port == *port && application == new
             }
             (Self::Outbound { .. }, Duty::Outbound { .. }) => true,
+            (Self::Hbone { ports }, Duty::Hbone { inbound }) => {
+                ports.len() == inbound.len()
+                    && ports.iter().zip(inbound).all(|((_, name, duty), new)| *name == new.name && duty.fits(&new.duty))
+            }
             (Self::Stream { tls, entry }, Duty::Stream { tls: new, port, .. }) => {
                 entry.port == *port && tls.fits(new)
             }
@@ -179,6 +205,11 @@ impl LiveDuty {
                 flows.store(inbound_flows(listener));
                 entry.routes.store(inbound_routes(listener));
                 modes.change(*new);
+            }
+            (Self::Hbone { ports }, Duty::Hbone { inbound }) => {
+                for ((_, _, duty), new) in ports.iter().zip(inbound) {
+                    duty.store(new)?;
+                }
             }
             (Self::Outbound { routes: live, normalization: forms }, Duty::Outbound { routes, normalization }) => {
                 forms.store(*normalization);
@@ -218,36 +249,88 @@ impl LiveDuty {
                     None => ConnectionService::new(serve),
                 }
             }
-            Self::Inbound { modes, entry, application, flows, changes } => {
-                let flow_entry =
-                    FlowEntry { routes: flows, authorization: entry.authorization.clone(), port: entry.port };
-                let opaque = layer4(parts.flows_of(place), flow_entry);
-                let rechecks = [RecheckLayer::http, RecheckLayer::tcp].map(|layer| {
-                    let layer = layer(entry.authorization.clone(), changes.clone()).port(entry.port);
-                    layer.on_end(|connection, verdict| {
-                        let policy = verdict.policy.as_deref().unwrap_or_default();
-                        tracing::info!(peer = %connection.peer, policy, "connection ended: {}", verdict.ground.as_str());
-                    })
-                });
-                let stack = HttpService::new(sidecar_inbound(parts.of(place), entry));
-                let mtls = Carrier { stack, opaque, application, limits: shared.limits, rechecks };
-                let behind = ByTransport {
-                    plaintext: mtls.serve(modes.plaintext.clone()),
-                    mtls: mtls.serve(shared.drain.clone()),
-                    passed: ConnectionService::new(mtls.opaque(&modes.plaintext)),
-                };
-                // Without an identity the compiler has set the mode to DISABLE; pending fails closed all the same.
-                let identity = shared.identity.clone().unwrap_or_else(Identity::pending);
-                let accept = AcceptLayer::new(identity, modes.current)
-                    .handshake_timeout(shared.limits.handshake_timeout)
-                    .count_in(shared.refusals.clone());
+            Self::Inbound { ref modes, .. } => {
+                let accept = shared.accept(modes.current.clone());
+                let behind = self.behind(shared, parts, place);
                 ConnectionService::new(ServiceBuilder::new().layer(accept).service(behind))
+            }
+            Self::Hbone { ports } => {
+                let ports: HashMap<u16, Inside> = ports
+                    .into_iter()
+                    .filter_map(|(port, name, duty)| Some((port, duty.inside(shared, parts, (place.0, &name))?)))
+                    .collect();
+                let tunnels = Tunnels::new(move |target, connection| opened(&ports, target, connection));
+                let serve = Serve::new(HttpService::new(tunnels), shared.limits, shared.drain.clone());
+                let accept = shared.accept(Live::new(MtlsMode::Strict));
+                ConnectionService::new(ServiceBuilder::new().layer(accept).service(serve))
             }
             Self::Outbound { routes, normalization } => {
                 ConnectionService::new(shared.serve(sidecar_outbound(parts.of(place), routes, normalization)))
             }
         }
     }
+}
+
+impl LiveDuty {
+    /// What is behind the mTLS of an inbound listener.
+    fn behind(&self, shared: &Shared, parts: &WorkerParts, place: (usize, &Arc<str>)) -> ByTransport {
+        let Self::Inbound { modes, entry, application, flows, changes } = self.clone() else {
+            return ByTransport::nothing();
+        };
+        let flow_entry =
+            FlowEntry { routes: flows, authorization: entry.authorization.clone(), port: entry.port };
+        let opaque = layer4(parts.flows_of(place), flow_entry);
+        let rechecks = [RecheckLayer::http, RecheckLayer::tcp].map(|layer| {
+            let layer = layer(entry.authorization.clone(), changes.clone()).port(entry.port);
+            layer.on_end(|connection, verdict| {
+                let policy = verdict.policy.as_deref().unwrap_or_default();
+                tracing::info!(peer = %connection.peer, policy, "connection ended: {}", verdict.ground.as_str());
+            })
+        });
+        let stack = HttpService::new(sidecar_inbound(parts.of(place), entry));
+        let carrier = Carrier { stack, opaque, application, limits: shared.limits, rechecks };
+        ByTransport {
+            plaintext: carrier.serve(modes.plaintext.clone()),
+            mtls: carrier.serve(shared.drain.clone()),
+            passed: ConnectionService::new(carrier.opaque(&modes.plaintext)),
+        }
+    }
+
+    fn inside(&self, shared: &Shared, parts: &WorkerParts, place: (usize, &Arc<str>)) -> Option<Inside> {
+        let Self::Inbound { entry, application, .. } = self else { return None };
+        Some(Inside {
+            service: ConnectionService::new(self.behind(shared, parts, place)),
+            policies: entry.authorization.clone(),
+            http: *application != Application::Opaque,
+        })
+    }
+}
+
+/// What a tunnel may lead to.
+struct Inside {
+    service: ConnectionService,
+    policies: Live<AuthorizationPolicies>,
+    http: bool,
+}
+
+/// What a tunnel leads to: the application's port at our own address, unless a policy lets nothing pass.
+fn opened(
+    ports: &HashMap<u16, Inside>,
+    target: SocketAddr,
+    connection: &Connection,
+) -> Result<(ConnectionService, Connection), StatusCode> {
+    let inside = ports.get(&target.port()).filter(|_| target.ip() == connection.local.ip());
+    let inside = inside.ok_or(StatusCode::BAD_REQUEST)?;
+    let http = if inside.http { Http::Ahead } else { Http::None };
+    if !inside.policies.load().evaluate_connection(connection, target.port(), http).allowed {
+        return Err(StatusCode::UNAUTHORIZED);
+    }
+    let mut connection = Connection { local: target, ..connection.clone() };
+    // Which protocol the tunnel speaks says nothing of what is in it.
+    if let Some(tls) = &mut connection.tls {
+        tls.alpn = None;
+    }
+    Ok((inside.service.clone(), connection))
 }
 
 /// The stack of one worker for the datagrams of the listener of this name.
@@ -417,6 +500,14 @@ struct ByTransport {
     passed: ConnectionService,
 }
 
+impl ByTransport {
+    /// Closes every connection.
+    fn nothing() -> Self {
+        let closed = || ConnectionService::new(service_fn(|_: Accepted| std::future::ready(Ok::<_, Infallible>(()))));
+        Self { plaintext: closed(), mtls: closed(), passed: closed() }
+    }
+}
+
 impl Service<Accepted> for ByTransport {
     type Response = ();
     type Error = Infallible;
@@ -441,6 +532,14 @@ impl Service<Accepted> for ByTransport {
 }
 
 impl Shared {
+    fn accept(&self, mode: Live<MtlsMode>) -> AcceptLayer {
+        // Without an identity the compiler has set the mode to DISABLE; pending fails closed all the same.
+        let identity = self.identity.clone().unwrap_or_else(Identity::pending);
+        AcceptLayer::new(identity, mode)
+            .handshake_timeout(self.limits.handshake_timeout)
+            .count_in(self.refusals.clone())
+    }
+
     fn serve(&self, stack: impl HttpStack) -> Serve<HttpService> {
         Serve::new(HttpService::new(stack), self.limits, self.drain.clone())
     }

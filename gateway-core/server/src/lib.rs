@@ -94,6 +94,7 @@ mod server_name;
 mod service;
 mod sniff;
 mod tls;
+mod tunnels;
 mod until_drained;
 mod workers;
 
@@ -107,5 +108,6 @@ pub use serve::{ConnectionFuture, Serve};
 pub use server_name::{ReadServerName, ReadServerNameFuture, ServerNameLayer};
 pub use service::{AcceptService, ConnectionService, DatagramService};
 pub use tls::{Terminate, TerminateFuture, TerminateLayer};
+pub use tunnels::Tunnels;
 pub use until_drained::{UntilDrained, UntilDrainedFuture, UntilDrainedLayer};
 pub use workers::{Listening, Workers};

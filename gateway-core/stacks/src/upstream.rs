@@ -7,7 +7,7 @@ use towpath_gateway_core::{Connected, Destination, Fault};
 use towpath_mesh_mtls::{Identity, OriginateLayer};
 use towpath_trace::SpanLayer;
 use towpath_upstream::{
-    BalanceLayer, DeadlineLayer, ForwardStreams, OriginateTlsLayer, Pool, PoolSettings, RetryLayer,
+    BalanceLayer, DeadlineLayer, ForwardStreams, HboneLayer, OriginateTlsLayer, Pool, PoolSettings, RetryLayer,
     TcpConnector,
 };
 
@@ -43,6 +43,7 @@ fn connector(
 ) -> impl Service<Destination, Response = Connected, Error = Fault, Future: Send> + Clone + Send + Sync + 'static
 {
     ServiceBuilder::new()
+        .layer(HboneLayer::new())
         .layer(OriginateLayer::new(reach.identity))
         .layer(OriginateTlsLayer::new())
         .service(TcpConnector::new(reach.connect_timeout))

@@ -9,7 +9,7 @@ mod process;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 
-use process::{Envoy, inbound, outbound, program};
+use process::{Envoy, inbound, outbound, program, tunnels_in, tunnels_out};
 use support::{Answer, Identities, MeshDir, free, get, pod, policy, service, wait_for};
 
 /// Answers every request with the head that it has.
@@ -143,4 +143,76 @@ fn envoy_reaches_a_permissive_sidecar_by_mtls_and_plaintext_does_too() {
     assert_eq!(answer(at).status, 403);
     mesh.write("resources.yaml", "");
     wait_for("the other answer", || get(at, "/").is_none_or(|answer| answer.status != 403));
+}
+
+#[test]
+fn envoy_sends_tunnels_to_the_sidecar() {
+    let Some(program) = program() else { return };
+    let (app, at) = (mirror(), free());
+    let mesh = mesh(at, "STRICT");
+    let tunnels = SocketAddr::new(at.ip(), free().port());
+    let (takes, hbone) = (format!("80={at}>{app}"), tunnels.to_string());
+    let _sidecar = mesh.sidecar("shop/app", &["--inbound", &takes, "--hbone", &hbone]);
+    let ask = |account: &str, port: u16| {
+        let near = free();
+        let target = SocketAddr::new(at.ip(), port);
+        let (listener, cluster) = tunnels_out(&mesh, account, "shop/app", target, near, tunnels);
+        let _envoy = Envoy::start(&program, mesh.dir.path(), &listener, &cluster);
+        get(near, "/a")
+    };
+    // In the tunnel it is a request like any other: routes, policies and who is at the other end hold.
+    let told = ask("shop/web", 80).unwrap();
+    assert_eq!(told.status, 200, "{}", told.body);
+    let xfcc = header(&told.body, "x-forwarded-client-cert");
+    assert!(xfcc.ends_with(";URI=spiffe://cluster.local/ns/shop/sa/web"), "{xfcc}");
+    // Refused before the tunnel opens, and a port that is not taken in.
+    assert!(ask("shop/other", 80).is_none());
+    assert!(ask("shop/web", 81).is_none());
+}
+
+#[test]
+fn the_sidecar_sends_tunnels_to_envoy() {
+    let Some(program) = program() else { return };
+    let (app, at) = (mirror(), free());
+    let mesh = mesh(SocketAddr::new(at.ip(), 80), "STRICT");
+    let ambient = pod("shop", "app")
+        .replace("security.istio.io/tlsMode: istio", "networking.istio.io/tunnel: http")
+        .replace("spec: {", &format!("spec: {{containers: [{{ports: [{{name: hbone, containerPort: {}}}]}}], ", at.port()));
+    let rest = service("shop", "app", PORT, SocketAddr::new(at.ip(), 80)) + &pod("shop", "web");
+    mesh.write("resources.yaml", &(ambient + &rest));
+    let (listener, cluster) = tunnels_in(&mesh, "shop/app", at, app);
+    let _envoy = Envoy::start(&program, mesh.dir.path(), &listener, &cluster);
+    let near = free();
+    let _sidecar = mesh.sidecar("shop/web", &["--port-map", &format!("shop/app:80={near}")]);
+    for _ in 0..3 {
+        let told = answer(near);
+        assert_eq!(told.status, 200, "{}", told.body);
+        assert!(told.body.starts_with("GET /a"), "{}", told.body);
+    }
+    // Another identity at the end of the tunnel.
+    let (listener, cluster) = tunnels_in(&mesh, "shop/other", free(), app);
+    let other = Envoy::start(&program, mesh.dir.path(), &listener, &cluster);
+    let place: SocketAddr = {
+        let at = &listener["address"]["socket_address"];
+        format!("{}:{}", at["address"].as_str().unwrap(), at["port_value"]).parse().unwrap()
+    };
+    let wrong = mesh_with_tunnel(&mesh, place);
+    let near = free();
+    let _sidecar = wrong.sidecar("shop/web", &["--port-map", &format!("shop/app:80={near}")]);
+    assert_eq!(answer(near).status, 503);
+    drop(other);
+}
+
+/// The same authority, with the pod's tunnel elsewhere.
+fn mesh_with_tunnel(mesh: &MeshDir, tunnel: SocketAddr) -> MeshDir {
+    let other = self::mesh(SocketAddr::new(tunnel.ip(), 80), "STRICT");
+    let ambient = pod("shop", "app").replace("security.istio.io/tlsMode: istio", "networking.istio.io/tunnel: http").replace(
+        "spec: {",
+        &format!("spec: {{containers: [{{ports: [{{name: hbone, containerPort: {}}}]}}], ", tunnel.port()),
+    );
+    let rest = service("shop", "app", PORT, SocketAddr::new(tunnel.ip(), 80)) + &pod("shop", "web");
+    other.write("resources.yaml", &(ambient + &rest));
+    let credential = other.dir.path().join("shop/web");
+    mesh.identities.write(&credential, "shop/web", &mesh.identities.root());
+    other
 }

@@ -161,3 +161,38 @@ pub(crate) fn inbound(mesh: &MeshDir, account: &str, allowed: &str, strict: bool
     }
     (listener, cluster("app", to))
 }
+
+const TCP_PROXY: &str = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
+
+/// Connections in, each over a tunnel of its own (HBONE) to a server that must be `peer`.
+pub(crate) fn tunnels_out(
+    mesh: &MeshDir,
+    account: &str,
+    peer: &str,
+    target: SocketAddr,
+    at: SocketAddr,
+    to: SocketAddr,
+) -> (Value, Value) {
+    let (_, mut cluster) = outbound(mesh, account, peer, true, at, to);
+    cluster["transport_socket"]["typed_config"]["common_tls_context"]["alpn_protocols"] = json!(["h2"]);
+    let proxy = json!({"name": "tcp", "typed_config": {
+        "@type": TCP_PROXY, "stat_prefix": "tcp", "cluster": "peer", "tunneling_config": {"hostname": target.to_string()},
+    }});
+    let listener = json!({"name": "out", "address": address(at), "filter_chains": [{"filters": [proxy]}]});
+    (listener, cluster)
+}
+
+/// Tunnels in, each a connection to `to`.
+pub(crate) fn tunnels_in(mesh: &MeshDir, account: &str, at: SocketAddr, to: SocketAddr) -> (Value, Value) {
+    let (mut listener, cluster) = inbound(mesh, account, "shop/web", true, at, to);
+    let chain = &mut listener["filter_chains"][0];
+    chain["transport_socket"]["typed_config"]["common_tls_context"]["alpn_protocols"] = json!(["h2"]);
+    let http = &mut chain["filters"][0]["typed_config"];
+    http["http2_protocol_options"] = json!({"allow_connect": true});
+    http["upgrade_configs"] = json!([{"upgrade_type": "CONNECT"}]);
+    http["route_config"]["virtual_hosts"][0]["routes"] = json!([{
+        "match": {"connect_matcher": {}},
+        "route": {"cluster": "app", "upgrade_configs": [{"upgrade_type": "CONNECT", "connect_config": {}}]},
+    }]);
+    (listener, cluster)
+}

@@ -76,7 +76,7 @@ fn reached<'s>(
     let http = snapshot.listeners.iter().filter_map(|listener| match &listener.duty {
         Duty::Edge { tls, routes, .. } => Some((listener, routes.as_slice(), tls.is_some())),
         Duty::Outbound { routes, .. } => Some((listener, routes.as_slice(), false)),
-        Duty::Inbound { .. } | Duty::Stream { .. } | Duty::Datagram { .. } => None,
+        Duty::Inbound { .. } | Duty::Hbone { .. } | Duty::Stream { .. } | Duty::Datagram { .. } => None,
     });
     let all: Vec<_> = http.collect();
     let named = |listener: &Listener| {
@@ -131,7 +131,7 @@ fn answer<'t>(
     let normalization = match &socket.duty {
         Duty::Edge { guard, .. } | Duty::Inbound { guard, .. } => guard.normalization,
         Duty::Outbound { normalization, .. } => *normalization,
-        Duty::Stream { .. } | Duty::Datagram { .. } => Normalization::mesh(),
+        Duty::Hbone { .. } | Duty::Stream { .. } | Duty::Datagram { .. } => Normalization::mesh(),
     };
     Ok(ask(side, normalization, routes, request).map_err(Refused::Answer))
 }

@@ -68,7 +68,8 @@ pub(super) fn to_http2(request: &mut Request, endpoint: &Endpoint) -> Result<(),
     let path = request.uri().path_and_query().cloned();
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(match endpoint.transport {
-        Transport::Plaintext => Scheme::HTTP,
+        // What is in a tunnel is plain.
+        Transport::Plaintext | Transport::Hbone { .. } => Scheme::HTTP,
         Transport::Mtls { .. } | Transport::Tls { .. } => Scheme::HTTPS,
     });
     parts.authority = authority;

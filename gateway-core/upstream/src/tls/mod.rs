@@ -158,7 +158,7 @@ where
             Transport::Tls { server } => Some(
                 self.settings(server, destination.protocol).map(|settings| (Arc::clone(server), settings)),
             ),
-            Transport::Plaintext | Transport::Mtls { .. } => None,
+            Transport::Plaintext | Transport::Mtls { .. } | Transport::Hbone { .. } => None,
         };
         let wanted = match wanted.transpose() {
             Ok(wanted) => wanted,
