@@ -81,6 +81,14 @@ impl AuthorizationPolicies {
         self.custom.iter().filter(|policy| policy.matching(facts).is_some())
     }
 
+    /// Every policy in force with the rule that matches, in the order of their evaluation.
+    pub fn matches<'p>(
+        &'p self,
+        facts: &Facts<'_>,
+    ) -> impl Iterator<Item = (&'p AuthorizationPolicy, Option<usize>)> {
+        self.iter().map(|policy| (policy, policy.matching(facts)))
+    }
+
     /// Decides (Istio security reference, "Authorization policy precedence"): any DENY policy that matches refuses;
     /// else without ALLOW policies everything passes; else any ALLOW policy that matches lets pass. CUSTOM policies are
     /// asked about before; where nobody can be asked, on what carries no HTTP, one that matches refuses.

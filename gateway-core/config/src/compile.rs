@@ -135,6 +135,7 @@ impl Word {
             trust_domain_aliases: aliases.filter_map(|alias| alias.value.parse().ok()).collect(),
             root_namespace: root.map_or(default.root_namespace, Into::into),
             path_normalization: spec.and_then(|spec| normalization(spec.path_normalization.as_ref()?.normalization)),
+            private_jwks: spec.and_then(|spec| spec.remote_jwks.as_ref()).is_some_and(|spec| spec.allow_private_addresses),
             trusted_proxies: spec.and_then(|spec| spec.gateway_topology.as_ref()).map_or(0, |t| t.num_trusted_proxies),
         });
         let named = spec.and_then(|spec| Some(spec.ingress.as_ref()?.service.0.clone()));
@@ -222,7 +223,8 @@ fn compile_role(
     let providers = || objects.meshes.values().flat_map(|mesh| &mesh.spec.extension_providers);
     let known = |name: &str| options.assume_providers || providers().any(|spec| spec.name.value == name);
     let policies = authorization::Policies::compile(objects, &word.mesh, known, &mut problems);
-    let authentications = Authentications::compile(objects, &mut problems);
+    let (authentications, remote_keys) =
+        Authentications::compile(objects, before.map(|kept| &kept.remote_keys), &mut problems);
     let named = || options.workload.as_ref().and_then(|name| Facts::find(objects, name));
     let workload = options.given.as_ref().map(Facts::given).or_else(named);
     let mut snapshot = Snapshot {
@@ -279,7 +281,7 @@ fn compile_role(
     snapshot.plaintext_hops = plaintext_hops(&work);
     let Work { problems, status, listeners, backends, credentials, .. } = work;
     let (endpoints, budgets) = backends.into_kept();
-    let kept = Kept { endpoints, budgets, credentials, ..Kept::default() };
+    let kept = Kept { endpoints, budgets, credentials, remote_keys, ..Kept::default() };
     Snapshot { listeners, problems, status, kept, ..snapshot }
 }
 

@@ -68,6 +68,7 @@ pub use compile::{GivenWorkload, Options, compile};
 pub use json::rule_settings;
 pub use migrate::{Finding, Loss, Migration, migrate};
 pub use problem::{Position, Problem, Severity};
+pub use request_authentication::RemoteJwks;
 pub use role::{InboundPort, ObjectName, PortMap, Role, Scenario};
 pub use snapshot::{
     Application, ClientValidation, ClientValidationMode, Duty, EdgeCertificate, EdgeTls, Guard, Listener, MeshSettings,

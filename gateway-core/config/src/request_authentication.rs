@@ -1,7 +1,11 @@
 //! Istio's `RequestAuthentication`: which hold where, and whose tokens they take.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
 use towpath_auth::{JwtRule, KeySet, RequestAuthentications, TokenLocation};
-use towpath_gateway_core::Live;
+use towpath_gateway_core::{Changes, Live};
 
 use crate::Problem;
 use crate::objects::{Objects, Stored};
@@ -13,12 +17,42 @@ pub(crate) struct Authentications {
     policies: Vec<(Scope, Vec<JwtRule>)>,
 }
 
+/// Keys that are fetched from URLs, by these. They outlive a compilation.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RemoteKeys(BTreeMap<Arc<str>, RemoteJwks>);
+
+/// Keys of an issuer that stand at a URL.
+#[derive(Debug, Clone)]
+pub struct RemoteJwks {
+    /// Where: `http` or `https`.
+    pub uri: Arc<str>,
+    /// The keys of the moment; none until they are fetched.
+    pub keys: Live<KeySet>,
+    /// Tells of tokens that name a key which is not there.
+    pub missed: Changes,
+    /// How long an answer may take.
+    pub timeout: Duration,
+}
+
+impl RemoteKeys {
+    /// All of them, in a stable order.
+    pub(crate) fn list(&self) -> Vec<RemoteJwks> {
+        self.0.values().cloned().collect()
+    }
+}
+
 impl Authentications {
     /// Compiles all policies.
-    pub(crate) fn compile(objects: &Objects, problems: &mut Vec<Problem>) -> Self {
+    pub(crate) fn compile(
+        objects: &Objects,
+        before: Option<&RemoteKeys>,
+        problems: &mut Vec<Problem>,
+    ) -> (Self, RemoteKeys) {
         let mut sorted: Vec<_> = objects.request_authentications.values().collect();
         sorted.sort_by_key(|object| object.seniority());
-        Self { policies: sorted.into_iter().filter_map(|object| scoped(object, objects, problems)).collect() }
+        let mut keys = Keys { before, now: RemoteKeys::default() };
+        let policies = sorted.into_iter().filter_map(|object| scoped(object, objects, &mut keys, problems)).collect();
+        (Self { policies }, keys.now)
     }
 
     /// The rules in force at a place.
@@ -29,9 +63,31 @@ impl Authentications {
     }
 }
 
+/// Finds keys that are fetched.
+struct Keys<'a> {
+    before: Option<&'a RemoteKeys>,
+    now: RemoteKeys,
+}
+
+impl Keys<'_> {
+    fn at(&mut self, uri: &str, timeout: Option<Duration>) -> RemoteJwks {
+        let timeout = timeout.unwrap_or(Duration::from_secs(5));
+        let kept = self.now.0.get(uri).or_else(|| self.before?.0.get(uri)).cloned();
+        let made = kept.unwrap_or_else(|| RemoteJwks {
+            uri: uri.into(),
+            keys: Live::default(),
+            missed: Changes::new(),
+            timeout,
+        });
+        self.now.0.insert(Arc::clone(&made.uri), made.clone());
+        made
+    }
+}
+
 fn scoped(
     object: &Stored<RequestAuthenticationSpec>,
     objects: &Objects,
+    keys: &mut Keys<'_>,
     problems: &mut Vec<Problem>,
 ) -> Option<(Scope, Vec<JwtRule>)> {
     let spec = &object.spec;
@@ -47,16 +103,24 @@ fn scoped(
     for missing in scope.missing(objects) {
         problems.push(object.warning(None, format!("there is no {missing} that the policy could hold at")));
     }
-    Some((scope, spec.jwt_rules.iter().map(|rule| compiled(object, rule, problems)).collect()))
+    Some((scope, spec.jwt_rules.iter().map(|rule| compiled(object, rule, keys, problems)).collect()))
 }
 
 fn compiled(
     object: &Stored<RequestAuthenticationSpec>,
     spec: &JwtRuleSpec,
+    keys: &mut Keys<'_>,
     problems: &mut Vec<Problem>,
 ) -> JwtRule {
-    let mut rule =
-        JwtRule::new(object.name.to_string(), spec.issuer.value.as_str(), Live::new(keys(object, spec, problems)));
+    let (found, missed) = match keys_of(object, spec, problems) {
+        Where::Here(found) => (Live::new(found), None),
+        Where::At(uri) => {
+            let remote = keys.at(uri, spec.timeout.as_ref().map(|timeout| timeout.0));
+            (remote.keys, Some(remote.missed))
+        }
+    };
+    let mut rule = JwtRule::new(object.name.to_string(), spec.issuer.value.as_str(), found);
+    rule.missed = missed;
     rule.audiences = spec.audiences.iter().map(|audience| audience.as_str().into()).collect();
     let headers = spec.from_headers.iter().map(|header| TokenLocation::Header {
         name: header.name.0.clone(),
@@ -78,17 +142,37 @@ fn compiled(
     rule
 }
 
-/// The keys of an issuer. Without any, none of its tokens is good.
-fn keys(object: &Stored<RequestAuthenticationSpec>, spec: &JwtRuleSpec, problems: &mut Vec<Problem>) -> KeySet {
+/// Where the keys of an issuer are.
+enum Where<'a> {
+    Here(KeySet),
+    At(&'a str),
+}
+
+/// Without any keys, none of an issuer's tokens is good.
+fn keys_of<'a>(
+    object: &Stored<RequestAuthenticationSpec>,
+    spec: &'a JwtRuleSpec,
+    problems: &mut Vec<Problem>,
+) -> Where<'a> {
     let (at, message) = match (&spec.jwks, &spec.jwks_uri) {
         (Some(jwks), None) => match KeySet::parse(&jwks.value) {
-            Ok(keys) => return keys,
+            Ok(keys) => return Where::Here(keys),
             Err(error) => (jwks.referenced, format!("`jwks`: {error}")),
         },
         (Some(jwks), Some(_)) => (jwks.referenced, "`jwks` and `jwksUri` do not go together".to_owned()),
-        (None, Some(uri)) => (uri.referenced, "keys are not fetched from a URL yet: write them as `jwks`".to_owned()),
-        (None, None) => (spec.issuer.referenced, "the issuer has no keys: write them as `jwks`".to_owned()),
+        (None, Some(uri)) if is_url(&uri.value) => return Where::At(&uri.value),
+        (None, Some(uri)) => (uri.referenced, format!("`{}` is no URL of http or https", uri.value)),
+        (None, None) => {
+            (spec.issuer.referenced, "the issuer has no keys: give `jwks`, or `jwksUri`".to_owned())
+        }
     };
     problems.push(object.error(at, format!("{message}; until then every token of the issuer is refused")));
-    KeySet::default()
+    Where::Here(KeySet::default())
+}
+
+fn is_url(text: &str) -> bool {
+    text.parse::<http::Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+    })
 }

@@ -15,6 +15,7 @@ use towpath_routing::{self as routing, Hostname, Normalization, PathNormalizatio
 use crate::backend::EndpointPool;
 use crate::certificate::Credential;
 use crate::load::Files;
+use crate::request_authentication::{RemoteJwks, RemoteKeys};
 use crate::retry_budget::RetryBudgets;
 use crate::{ObjectName, ObjectStatus, Problem, Scenario, Severity};
 
@@ -47,6 +48,7 @@ pub(crate) struct Kept {
     pub(crate) files: Files,
     pub(crate) endpoints: EndpointPool,
     pub(crate) budgets: RetryBudgets,
+    pub(crate) remote_keys: RemoteKeys,
     /// Certificates of edge listeners, by their Secret.
     pub(crate) credentials: HashMap<ObjectName, Credential>,
 }
@@ -60,6 +62,11 @@ impl Snapshot {
     /// Whether there is an error at all: `check` then fails.
     pub fn has_errors(&self) -> bool {
         self.errors().next().is_some()
+    }
+
+    /// Keys that have to be fetched.
+    pub fn remote_jwks(&self) -> Vec<RemoteJwks> {
+        self.kept.remote_keys.list()
     }
 
     /// Whether an endpoint that was spoken to before is so in another way now: by mTLS instead of plaintext, or the other way
@@ -94,6 +101,8 @@ pub struct MeshSettings {
     pub root_namespace: Arc<str>,
     /// How far paths are normalized; `None`: as each side of a stack does by itself.
     pub path_normalization: Option<PathNormalization>,
+    /// Whether keys of issuers may be fetched from loopback, private and link-local addresses.
+    pub private_jwks: bool,
     /// Proxies in front of gateways whose `X-Forwarded-For` is believed.
     pub trusted_proxies: u8,
 }
@@ -127,6 +136,7 @@ impl Default for MeshSettings {
             trust_domain_aliases: Vec::new(),
             root_namespace: "istio-system".into(),
             path_normalization: None,
+            private_jwks: false,
             trusted_proxies: 0,
         }
     }

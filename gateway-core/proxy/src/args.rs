@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use towpath_config::{InboundPort, ObjectName, PortMap};
+use towpath_gateway_core::SpiffeId;
 
 use crate::explain::{HeaderLine, Line};
 
@@ -91,6 +92,10 @@ pub(crate) struct ExplainArgs {
     /// workload
     #[arg(long, value_name = "FILE", conflicts_with_all = ["request", "header", "server_name", "listener", "all"])]
     pub(crate) facts: Option<PathBuf>,
+    /// Who sends the request to the workload: a SPIFFE id, or `plaintext`. Says what every policy of the workload has to say
+    /// (sidecar)
+    #[arg(long, value_name = "ID|plaintext", requires = "request", conflicts_with_all = ["server_name", "listener", "all"])]
+    pub(crate) from: Option<Peer>,
     /// A header of the request; may be repeated. `host` takes the place of the URL's
     #[arg(short = 'H', long, value_name = "'NAME: VALUE'")]
     pub(crate) header: Vec<HeaderLine>,
@@ -106,6 +111,21 @@ pub(crate) struct ExplainArgs {
     /// Form of the report
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
+}
+
+/// Who sends a request.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer(pub(crate) Option<SpiffeId>);
+
+impl FromStr for Peer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "plaintext" {
+            return Ok(Self(None));
+        }
+        text.parse().map(|id| Self(Some(id))).map_err(|error| format!("{error}; or write `plaintext`"))
+    }
 }
 
 /// What `migrate` takes.

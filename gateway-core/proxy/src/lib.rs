@@ -12,6 +12,7 @@ mod credential;
 mod decisions;
 mod explain;
 mod gauges;
+mod jwks;
 mod listener;
 mod listeners;
 mod log;

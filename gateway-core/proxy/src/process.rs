@@ -14,6 +14,7 @@ use towpath_server::{Drain, Limits, Workers};
 
 use crate::args::RunArgs;
 use crate::gauges::Gauges;
+use crate::jwks::Fetchers;
 use crate::listener::Shared;
 use crate::listeners::Listeners;
 use crate::source::Resources;
@@ -58,6 +59,7 @@ struct Process {
     identity: Option<towpath_mesh_mtls::Identity>,
     snapshot: Option<Snapshot>,
     listeners: Option<Listeners>,
+    fetchers: Fetchers,
     // Whether a listener could not be brought to what the snapshot says.
     incomplete: bool,
 }
@@ -89,6 +91,7 @@ impl Process {
             identity,
             snapshot,
             listeners,
+            fetchers: Fetchers::default(),
             incomplete: false,
         })
     }
@@ -180,6 +183,7 @@ impl Process {
 
     /// Tells the world of a snapshot that is now in force.
     fn tell(&mut self, snapshot: Snapshot) {
+        self.fetchers.follow(snapshot.remote_jwks(), snapshot.mesh.private_jwks);
         for problem in &snapshot.problems {
             log::say(problem);
         }

@@ -88,6 +88,11 @@ impl KeySet {
         if keys.is_empty() { Err(InvalidKeySet::NoKey) } else { Ok(Self { keys }) }
     }
 
+    /// Whether there is a key of this name.
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.keys.iter().any(|key| key.id.as_deref() == Some(id))
+    }
+
     /// Whether any key that may have made the signature did.
     pub(super) fn verifies(&self, header: &Members, message: &[u8], signature: &[u8]) -> bool {
         let Some(algorithm) = text(header, "alg") else { return false };

@@ -17,7 +17,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use towpath_gateway_core::{Claim, Live, Token};
+use towpath_gateway_core::{Changes, Claim, Live, Token};
 
 pub use self::keys::{InvalidKeySet, KeySet};
 pub use self::locate::TokenLocation;
@@ -34,6 +34,8 @@ pub struct JwtRule {
     pub audiences: Vec<Arc<str>>,
     /// The issuer's keys.
     pub keys: Live<KeySet>,
+    /// Is told when a token names a key that is not among those: whoever fetches them may look again.
+    pub missed: Option<Changes>,
     /// Where tokens are looked for.
     pub locations: Vec<TokenLocation>,
     /// Whether a token that was taken goes on to the backend.
@@ -54,6 +56,7 @@ impl JwtRule {
             issuer: issuer.into(),
             audiences: Vec::new(),
             keys,
+            missed: None,
             locations: TokenLocation::defaults(),
             forward: false,
             payload_header: None,
@@ -156,7 +159,14 @@ fn find<'r>(rule: &'r JwtRule, parts: &Parts, now: SystemTime) -> Found<'r> {
                 taken = Some((read.into_token(rule), payload));
             }
             Ok(_) => {}
-            Err(refusal) => return Found::Refused(TokenRefused { name: Arc::clone(&rule.name), refusal }),
+            Err(refusal) => {
+                if let (TokenRefusal::Signature, Some(missed)) = (refusal, &rule.missed)
+                    && token::read(&text).is_ok_and(|read| read.misses_key(rule))
+                {
+                    missed.tell();
+                }
+                return Found::Refused(TokenRefused { name: Arc::clone(&rule.name), refusal });
+            }
         }
     }
     match taken {

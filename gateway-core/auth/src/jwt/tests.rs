@@ -149,6 +149,24 @@ fn a_named_key_is_the_one_that_counts() {
     assert_eq!(outcome(&several, &one.token(json!({}), &claims)), Ok(()));
 }
 
+#[tokio::test]
+async fn a_key_that_is_not_there_is_asked_for_once_a_token_names_it() {
+    use futures_util::FutureExt;
+    let made = ec();
+    let missed = Changes::new();
+    let rule = JwtRule { missed: Some(missed.clone()), ..rule(made.keys(json!({"kid": "1"}))) };
+    for (kid, claims, asked) in [
+        (json!({"kid": "1"}), json!({"iss": "https://i"}), false),
+        (json!({}), json!({"iss": "https://i"}), false),
+        (json!({"kid": "2"}), json!({"iss": "https://i"}), true),
+        (json!({"kid": "2"}), json!({"iss": "https://other"}), false),
+    ] {
+        let next = missed.next();
+        let _ = outcome(&rule, &made.token(kid.clone(), &claims));
+        assert_eq!(next.now_or_never().is_some(), asked, "{kid} {claims}");
+    }
+}
+
 #[test]
 fn what_is_wrong_with_a_token_is_told() {
     use TokenRefusal::{Audience, Critical, Expired, Malformed, NotYetValid, Signature, UnknownIssuer};

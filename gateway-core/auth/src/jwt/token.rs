@@ -100,6 +100,11 @@ impl<'t> Read<'t> {
         self.payload
     }
 
+    /// Whether the token names a key that is not among those of the rule.
+    pub(super) fn misses_key(&self, rule: &JwtRule) -> bool {
+        text(&self.header, "kid").is_some_and(|id| !rule.keys.load().has(id))
+    }
+
     /// Holds the token to a rule, in the order of Envoy: issuer, times, audience, signature.
     pub(super) fn check(&self, rule: &JwtRule, now: SystemTime) -> Result<(), Refusal> {
         if text(&self.claims, "iss") != Some(&*rule.issuer) {

@@ -211,8 +211,7 @@ pub(crate) struct JwtRuleSpec {
     pub(crate) forward_original_token: bool,
     #[serde(default)]
     pub(crate) output_claim_to_headers: Vec<ClaimToHeaderSpec>,
-    #[serde(rename = "timeout")]
-    pub(crate) _timeout: Option<Span>,
+    pub(crate) timeout: Option<Span>,
     #[serde(default)]
     pub(crate) space_delimited_claims: Vec<String>,
 }

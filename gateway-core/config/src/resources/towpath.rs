@@ -25,6 +25,15 @@ pub(crate) struct MeshSpec {
     pub(crate) gateway_topology: Option<GatewayTopologySpec>,
     #[serde(default)]
     pub(crate) extension_providers: Vec<ExtensionProviderSpec>,
+    pub(crate) remote_jwks: Option<RemoteJwksSpec>,
+}
+
+/// How keys of issuers are fetched.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct RemoteJwksSpec {
+    #[serde(default)]
+    pub(crate) allow_private_addresses: bool,
 }
 
 /// Istio, `MeshConfig.ProxyPathNormalization`.

@@ -38,10 +38,11 @@ struct Told<'t> {
 
 /// Prints what becomes of a request, or of each of many.
 pub(crate) fn explain(program: Program, args: &ExplainArgs) -> Result<ExitCode, Failure> {
-    match (&args.facts, &args.request) {
-        (Some(file), _) => facts::explain(program, args, file),
-        (None, Some(line)) => explain_request(program, args, line),
-        (None, None) => Err("give --request or --facts".into()),
+    match (&args.facts, &args.request, &args.from) {
+        (Some(file), ..) => facts::explain(program, args, file),
+        (None, Some(line), Some(peer)) => facts::explain_from(program, args, line, peer),
+        (None, Some(line), None) => explain_request(program, args, line),
+        (None, None, _) => Err("give --request or --facts".into()),
     }
 }
 

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::future::ready;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::StatusCode;
+use http::header::HOST;
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tower::{Layer, Service, ServiceExt, service_fn};
-use towpath_auth::ConnectionAuthorizeLayer;
+use towpath_auth::{ConnectionAuthorizeLayer, Facts, Http, HttpFacts};
 use towpath_gateway_core::{
     Accepted, Body, Connection, Context, Fault, Flow, HttpService, Live, Reason, Request, Response, TlsFacts, TlsVersion,
 };
@@ -139,6 +140,48 @@ fn judged(sidecar: &Sidecar, fact: &Fact) -> Option<String> {
     let routes = inbound_routes(&sidecar.listener);
     let explained = explain(side, sidecar.guard.normalization, &routes, fact.head()?);
     explained.ok().map(|explained| explained.target)
+}
+
+/// What one policy has to say.
+#[derive(Debug, Serialize)]
+pub(super) struct Match {
+    pub(super) action: String,
+    pub(super) policy: String,
+    /// The rule that matches, counted from 0.
+    pub(super) rule: Option<usize>,
+}
+
+/// What every policy in force has to say about a request.
+pub(super) fn matches(sidecar: &Sidecar, fact: &Fact) -> Vec<Match> {
+    let (Ok(connection), Some(request)) = (connection(fact, sidecar), fact.head()) else { return Vec::new() };
+    let target = judged(sidecar, fact).unwrap_or_default();
+    let path = target.split('?').next().unwrap_or_default().to_owned();
+    let (mut parts, ()) = request.into_parts();
+    let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).map(ToOwned::to_owned);
+    let method = parts.method.to_string();
+    let token = sidecar.guard.authentication.authenticate(&mut parts, SystemTime::now()).ok().flatten();
+    let http = HttpFacts {
+        method: &method,
+        host: host.as_deref(),
+        path: &path,
+        headers: &parts.headers,
+        token: token.as_ref(),
+    };
+    let facts = Facts {
+        principal: connection.identity(),
+        source_ip: Some(connection.peer.ip()),
+        remote_ip: Some(connection.peer.ip()),
+        destination_ip: Some(connection.local.ip()),
+        port: Some(fact.port()),
+        server_name: connection.server_name(),
+        http: Http::Request(http),
+    };
+    let told = sidecar.guard.authorization.matches(&facts).map(|(policy, rule)| Match {
+        action: policy.action.to_string(),
+        policy: policy.name.to_string(),
+        rule,
+    });
+    told.collect()
 }
 
 /// The status of an answer of HTTP/1.1.

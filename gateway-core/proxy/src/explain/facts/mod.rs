@@ -16,10 +16,11 @@ use serde_json::Value;
 use towpath_config::{Duty, Guard, Listener, MeshSettings, Options, Role, Snapshot, Source, compile};
 use towpath_mesh_mtls::MtlsMode;
 
-use self::ask::{Answer, ask};
+use self::ask::{Answer, Match, ask, matches};
 use self::read::Fact;
-use crate::args::{ExplainArgs, Output};
+use crate::args::{ExplainArgs, Output, Peer};
 use crate::check::{options, print, read};
+use crate::explain::Line;
 use crate::{Failure, Program};
 
 /// Facts of more bytes than this are a mistake.
@@ -33,6 +34,52 @@ pub(crate) fn explain(program: Program, args: &ExplainArgs, file: &Path) -> Resu
     match args.output {
         Output::Json => print(&format_args!("{}\n", serde_json::to_string_pretty(&answers)?)),
         Output::Text => print(&text(&facts, &answers)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what the policies of the workload decide about one request, and what each of them has to say.
+pub(crate) fn explain_from(
+    program: Program,
+    args: &ExplainArgs,
+    line: &Line,
+    Peer(peer): &Peer,
+) -> Result<ExitCode, Failure> {
+    if program != Program::Sidecar || args.compile.workload.is_none() {
+        return Err("`--from` is for a sidecar, with --workload NAMESPACE/NAME".into());
+    }
+    let fact = Fact::asked(line, &args.header, peer.as_ref());
+    let address = ([127, 0, 0, 1], line.port).into();
+    let inbound = towpath_config::InboundPort { port: line.port, listen: address, app: address };
+    let options = Options {
+        role: Role::Sidecar { inbound: vec![inbound] },
+        has_identity: true,
+        ..options(program, &args.compile, SystemTime::now())
+    };
+    let snapshot = compile(&read(&args.compile)?, &options, None);
+    let sidecar = sidecar(&snapshot, &fact)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let answer = runtime.block_on(ask(&sidecar, &fact));
+    let policies = matches(&sidecar, &fact);
+    match args.output {
+        Output::Json => {
+            let mut value = serde_json::to_value(&answer)?;
+            if let Some(fields) = value.as_object_mut() {
+                fields.insert("policies".into(), serde_json::to_value(&policies)?);
+            }
+            print(&format_args!("{value:#}\n"));
+        }
+        Output::Text => {
+            let mut text = text(&[fact], &[answer]);
+            for Match { action, policy, rule } in &policies {
+                let says = rule.map_or("no rule matches".to_owned(), |rule| format!("rule {rule} matches"));
+                let _ = writeln!(text, "  {action:6} {policy}: {says}");
+            }
+            if policies.is_empty() {
+                text.push_str("  no policy is in force\n");
+            }
+            print(&text);
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

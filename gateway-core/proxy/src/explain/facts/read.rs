@@ -10,6 +10,8 @@ use towpath_config::{GivenWorkload, MeshSettings};
 use towpath_gateway_core::SpiffeId;
 use towpath_routing::PathNormalization;
 
+use crate::explain::{HeaderLine, Line};
+
 /// One entry. Fields that are not named here are let be.
 #[derive(Debug, Deserialize)]
 pub(super) struct Fact {
@@ -103,6 +105,42 @@ impl Fact {
         Ok(fact)
     }
 
+    /// A request that is asked about by itself.
+    pub(super) fn asked(line: &Line, headers: &[HeaderLine], peer: Option<&SpiffeId>) -> Self {
+        let mut given: BTreeMap<String, Lines> = BTreeMap::new();
+        for HeaderLine(name, value) in headers {
+            let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+            match given.entry(name.to_string()).or_insert_with(|| Lines::Several(Vec::new())) {
+                Lines::Several(lines) => lines.push(value),
+                Lines::One(_) => {}
+            }
+        }
+        Self {
+            workload: Workload {
+                namespace: String::new(),
+                labels: BTreeMap::new(),
+                root_namespace: None,
+                trust_domain: None,
+                trust_domain_aliases: None,
+                path_normalization: None,
+            },
+            request: Request {
+                principal: peer.map(|id| id.principal().to_owned()),
+                ip: None,
+                destination_ip: None,
+                protocol: Carried::Http,
+                method: Some(line.method.to_string()),
+                path: Some(line.url.path_and_query().map_or("/", |target| target.as_str()).to_owned()),
+                host: line.url.authority().map(ToString::to_string),
+                port: line.port,
+                headers: given,
+                sni: None,
+                xff_trusted_hops: None,
+                ext_authz: None,
+            },
+        }
+    }
+
     /// The workload that it is for.
     pub(super) fn workload(&self) -> GivenWorkload {
         let Workload { namespace, labels, .. } = &self.workload;
@@ -182,13 +220,19 @@ impl Fact {
         format!("{method} {}:{}{path} from {who}", request.host.as_deref().unwrap_or("-"), request.port)
     }
 
-    /// The request without its headers; `None` if it is none of HTTP.
+    /// The head of the request; `None` if it is none of HTTP.
     pub(super) fn head(&self) -> Option<http::Request<()>> {
         let request = &self.request;
         // A fragment is no part of a target, and the URI type would drop it without a word.
         let path = request.path.as_deref().filter(|path| !path.contains('#'))?;
         let head = http::Request::builder().method(request.method.as_deref()?).uri(path);
-        head.header(http::header::HOST, request.host.as_deref()?).body(()).ok()
+        let mut head = head.header(http::header::HOST, request.host.as_deref()?);
+        for (name, lines) in &request.headers {
+            for line in lines.all() {
+                head = head.header(name, line);
+            }
+        }
+        head.body(()).ok()
     }
 
     /// The request as a client of HTTP/1.1 writes it.
