@@ -133,7 +133,9 @@ where
 
     fn call(&mut self, accepted: Accepted) -> AcceptFuture<S> {
         if !self.gate.mode.load().takes_mtls() {
-            return AcceptFuture { state: State::Serving { served: self.inner.call(accepted), distrust: None } };
+            return AcceptFuture {
+                state: State::Serving { served: self.inner.call(accepted), distrust: None },
+            };
         }
         let clone = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, clone);

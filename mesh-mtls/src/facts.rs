@@ -93,8 +93,7 @@ mod tests {
                 let tls = facts(session, None, side, (&own, &bundle), now).unwrap();
                 assert_eq!(tls.identity.unwrap().as_str(), id);
                 let element = tls.forwarded_cert.unwrap_or_default();
-                let (begins, ends) =
-                    (format!("By={REVIEWS};Hash="), format!(";Subject=\"\";URI={WEB}"));
+                let (begins, ends) = (format!("By={REVIEWS};Hash="), format!(";Subject=\"\";URI={WEB}"));
                 let whole = element.starts_with(&begins) && element.ends_with(&ends);
                 assert_eq!(whole, side == Side::Client, "{element}");
                 assert!(!whole || element.len() == begins.len() + 64 + ends.len(), "{element}");

@@ -232,7 +232,7 @@ impl Handshake {
             (self.credential.id(), self.credential.bundle()),
             now,
         )
-            .map_err(|why| mismatch(address, &self.identities, None).with_source(why))?;
+        .map_err(|why| mismatch(address, &self.identities, None).with_source(why))?;
         self.expect(&tls)?;
         let connection = Connection { tls: Some(tls), ..(*connected.connection).clone() };
         Ok(Connected { io: Box::new(stream), connection: Arc::new(connection) })

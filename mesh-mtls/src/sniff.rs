@@ -81,7 +81,10 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_ends_early_is_told_apart() {
         assert_eq!(sniff(&mut &b""[..], Duration::MAX).await.unwrap(), (FirstBytes::Nothing, vec![]));
-        assert_eq!(sniff(&mut &[0x16][..], Duration::MAX).await.unwrap(), (FirstBytes::Plaintext, vec![0x16]));
+        assert_eq!(
+            sniff(&mut &[0x16][..], Duration::MAX).await.unwrap(),
+            (FirstBytes::Plaintext, vec![0x16])
+        );
     }
 
     proptest! {

@@ -75,8 +75,11 @@ impl Settings {
 
     /// For a client with this hello.
     pub(crate) fn server_for(&self, hello: &Hello) -> Arc<ServerConfig> {
-        let settings =
-            if hello.protocols.is_empty() || hello.offers(&ACCEPTED) { &self.server } else { &self.any_protocol };
+        let settings = if hello.protocols.is_empty() || hello.offers(&ACCEPTED) {
+            &self.server
+        } else {
+            &self.any_protocol
+        };
         Arc::clone(settings)
     }
 

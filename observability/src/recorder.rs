@@ -97,4 +97,3 @@ fn tell(metrics: &MetricsShard, context: &Context) {
         metrics.tell(decision);
     }
 }
-

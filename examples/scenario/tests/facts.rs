@@ -97,8 +97,14 @@ fn what_is_wrong_with_a_file_is_told() {
         ("[", "facts.json: EOF"),
         ("{}", "it holds a list"),
         (r#"[{"request": {}}]"#, "entry 0: missing field"),
-        (&*format!("[{good}, {}]", good.replace("\"/\"", "\"/\\r\\n\"")), "entry 1: a part of the request holds the end"),
-        (&*format!("[{}]", good.replace("\"port\": 1", "\"port\": 1, \"principal\": \"a b\"")), "principal `a b`"),
+        (
+            &*format!("[{good}, {}]", good.replace("\"/\"", "\"/\\r\\n\"")),
+            "entry 1: a part of the request holds the end",
+        ),
+        (
+            &*format!("[{}]", good.replace("\"port\": 1", "\"port\": 1, \"principal\": \"a b\"")),
+            "principal `a b`",
+        ),
         (&*format!("[{}]", good.replace("\"GET\"", "\"G T\"")), "an HTTP request has a `method`"),
         (&*format!("[{}]", good.replace("\"a\"}", "\"a\", \"trust_domain\": \"A\"}")), "`A`: a trust domain"),
     ] {

@@ -65,8 +65,21 @@ fn sidecar(mesh: &MeshDir, account: &str, takes: &str, sends: &str) {
     let (config, identity) = (mesh.config(), mesh.identity(account));
     let workload = format!("{account}-0");
     let args = [
-        "sidecar", "--config", &config, "--identity", &identity, "--workload", &workload, "--workers", "1", "--access-log", "off",
-        "--inbound", takes, "--port-map", sends,
+        "sidecar",
+        "--config",
+        &config,
+        "--identity",
+        &identity,
+        "--workload",
+        &workload,
+        "--workers",
+        "1",
+        "--access-log",
+        "off",
+        "--inbound",
+        takes,
+        "--port-map",
+        sends,
     ];
     let args: Vec<OsString> = args.iter().map(Into::into).collect();
     std::thread::spawn(move || towpath_sidecar::run(args));
@@ -161,7 +174,11 @@ fn ask(address: SocketAddr, kept: &mut Option<BufReader<TcpStream>>, path: &str)
     }
 }
 
-fn exchange(address: SocketAddr, kept: &mut Option<BufReader<TcpStream>>, path: &str) -> Result<String, String> {
+fn exchange(
+    address: SocketAddr,
+    kept: &mut Option<BufReader<TcpStream>>,
+    path: &str,
+) -> Result<String, String> {
     let told = |error: std::io::Error| error.to_string();
     if kept.is_none() {
         let stream = TcpStream::connect(address).map_err(told)?;

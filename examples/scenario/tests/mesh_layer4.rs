@@ -60,7 +60,9 @@ struct World {
 fn world(port: &str, mode: &str) -> World {
     let (app, inbound, outbound) = (greeter(), free(), free());
     let strict = policy("PeerAuthentication", "istio-system", "mesh", &format!("{{mtls: {{mode: {mode}}}}}"));
-    let mesh = MeshDir::new(&[pod("shop", "app"), pod("shop", "web"), service("shop", "app", port, inbound), strict].concat());
+    let mesh = MeshDir::new(
+        &[pod("shop", "app"), pod("shop", "web"), service("shop", "app", port, inbound), strict].concat(),
+    );
     let takes = format!("7000={inbound}>{app}");
     let sends = format!("shop/app:7000={outbound}");
     let sidecars = vec![
@@ -87,7 +89,9 @@ fn a_server_that_speaks_first_is_heard_at_once_and_policies_know_who_asks() {
             "AuthorizationPolicy",
             "shop",
             "who",
-            &format!("{{rules: [{{from: [{{source: {{principals: [cluster.local/ns/shop/sa/{account}]}}}}]}}]}}"),
+            &format!(
+                "{{rules: [{{from: [{{source: {{principals: [cluster.local/ns/shop/sa/{account}]}}}}]}}]}}"
+            ),
         )
     };
     world.mesh.write("policy.yaml", &rule("other"));
@@ -116,11 +120,12 @@ fn where_nothing_is_said_of_a_port_the_first_bytes_tell() {
 #[test]
 fn tls_that_is_not_the_meshs_reaches_the_application_as_it_is() {
     let world = world(TCP, "PERMISSIVE");
-    let mut config = rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
+    let mut config =
+        rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let name = "app.shop".try_into().unwrap();
     let mut client = rustls::ClientConnection::new(config.into(), name).unwrap();

@@ -38,7 +38,8 @@ impl AuthorizationPolicies {
     /// Policies that select the workload, in any order.
     pub fn new(policies: Vec<AuthorizationPolicy>) -> Self {
         let dry_run = policies.iter().any(|policy| policy.dry_run).then(|| {
-            let decides = |policy: &&AuthorizationPolicy| matches!(policy.action, Action::Allow | Action::Deny);
+            let decides =
+                |policy: &&AuthorizationPolicy| matches!(policy.action, Action::Allow | Action::Deny);
             Box::new(Self::sorted(policies.iter().filter(decides).cloned().collect()))
         });
         let enforced = policies.into_iter().filter(|policy| !policy.dry_run).collect();
@@ -126,10 +127,9 @@ impl AuthorizationPolicies {
         }
         match first(&self.allow) {
             Some(found) => Verdict::of(true, Some(found), Ground::Allowed),
-            None => Verdict {
-                policy: self.unmatched.clone(),
-                ..Verdict::of(false, None, Ground::NothingAllows)
-            },
+            None => {
+                Verdict { policy: self.unmatched.clone(), ..Verdict::of(false, None, Ground::NothingAllows) }
+            }
         }
     }
 }
@@ -335,7 +335,11 @@ pub enum PathPattern {
 impl PathPattern {
     /// Reads a policy's value.
     pub fn new(value: &str) -> Result<Self, InvalidTemplate> {
-        if PathTemplate::is_meant(value) { value.parse().map(Self::Template) } else { Ok(Self::Plain(Pattern::new(value))) }
+        if PathTemplate::is_meant(value) {
+            value.parse().map(Self::Template)
+        } else {
+            Ok(Self::Plain(Pattern::new(value)))
+        }
     }
 
     /// Whether a path without query is meant.

@@ -138,7 +138,9 @@ mod tests {
     use towpath_gateway_core::{Connection, Decision, TlsFacts, TlsVersion};
 
     use super::*;
-    use crate::{Action, AuthorizationPolicy, AuthorizationRule, Operation, PathPattern, Pattern, Source, Values};
+    use crate::{
+        Action, AuthorizationPolicy, AuthorizationRule, Operation, PathPattern, Pattern, Source, Values,
+    };
 
     fn policies(action: Action, rule: AuthorizationRule) -> Live<AuthorizationPolicies> {
         let policy = AuthorizationPolicy::new("shop/p", action, vec![rule]);

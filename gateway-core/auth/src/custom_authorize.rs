@@ -172,7 +172,9 @@ mod tests {
     use towpath_gateway_core::{Backend, Body};
 
     use super::*;
-    use crate::{Action, AuthorizationPolicy, AuthorizationRule, ExternalAuthProtocol, Operation, PathPattern, Values};
+    use crate::{
+        Action, AuthorizationPolicy, AuthorizationRule, ExternalAuthProtocol, Operation, PathPattern, Values,
+    };
 
     fn custom(name: &str, path: &str, provider: Option<&str>) -> AuthorizationPolicy {
         let paths = Values::is(vec![PathPattern::new(path).unwrap()]);
@@ -193,7 +195,10 @@ mod tests {
     }
 
     /// The status, the policy of the fault, and who was asked.
-    async fn send(policies: Vec<AuthorizationPolicy>, path: &str) -> (StatusCode, Option<String>, Vec<String>) {
+    async fn send(
+        policies: Vec<AuthorizationPolicy>,
+        path: &str,
+    ) -> (StatusCode, Option<String>, Vec<String>) {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&asked);
         let client = service_fn(move |question: Request| {
@@ -206,9 +211,8 @@ mod tests {
             std::future::ready(Ok::<_, Fault>(answer))
         });
         let layer = CustomAuthorizeLayer::new(Live::new(AuthorizationPolicies::new(policies)), client);
-        let app = layer.layer(service_fn(|_: Request| async {
-            Ok::<_, Fault>(Response::new(Body::empty()))
-        }));
+        let app =
+            layer.layer(service_fn(|_: Request| async { Ok::<_, Fault>(Response::new(Body::empty())) }));
         let context = Context::new();
         let mut request = Request::new(Body::empty());
         *request.uri_mut() = path.parse().unwrap();
@@ -241,7 +245,8 @@ mod tests {
             (vec![custom("p", "/a", None)], "/a", StatusCode::FORBIDDEN, Some("p"), vec![]),
             (vec![custom("p", "/a", None)], "/b", ok, None, vec![]),
         ] {
-            let expected = (status, policy.map(str::to_owned), asked.iter().map(ToString::to_string).collect());
+            let expected =
+                (status, policy.map(str::to_owned), asked.iter().map(ToString::to_string).collect());
             assert_eq!(send(policies.clone(), path).await, expected, "{policies:?} {path}");
         }
     }

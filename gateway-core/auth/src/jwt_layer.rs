@@ -119,7 +119,8 @@ fn admit(rules: &RequestAuthentications, context: &Context, parts: &mut Parts) -
 }
 
 fn fault(TokenRefused { name, refusal }: &TokenRefused) -> Fault {
-    let fault = Fault::new(Reason::CredentialInvalid).with_detail(refusal.as_str()).with_policy(Arc::clone(name));
+    let fault =
+        Fault::new(Reason::CredentialInvalid).with_detail(refusal.as_str()).with_policy(Arc::clone(name));
     if *refusal == TokenRefusal::Audience {
         let status = StatusCode::FORBIDDEN;
         return fault.with_status(status, GrpcStatus::of_http(status).code());

@@ -6,7 +6,10 @@
 use std::sync::Arc;
 
 use serde_saphyr::Location;
-use towpath_auth::{Action, AuthorizationPolicies, AuthorizationPolicy, AuthorizationRule, ExternalAuth};
+use towpath_auth::{
+    Action, AuthorizationPolicies, AuthorizationPolicy, AuthorizationRule, ExternalAuth, Pattern, Source,
+    Values,
+};
 
 use crate::authorization_rule::Reader;
 use crate::objects::{Objects, Stored};
@@ -56,18 +59,30 @@ impl Policies {
         &self,
         objects: &Objects,
         root: &str,
-        places: &[Place<'_>],
+        (places, default_deny): (&[Place<'_>], bool),
         mut provider: impl FnMut(&str, &Arc<str>) -> Option<ExternalAuth>,
     ) -> AuthorizationPolicies {
-        let concerns = |scoped: &&Scoped| places.iter().any(|place| scoped.scope.holds(objects, root, *place));
+        let concerns =
+            |scoped: &&Scoped| places.iter().any(|place| scoped.scope.holds(objects, root, *place));
         let policies = self.policies.iter().filter(concerns).map(|scoped| {
             let mut policy = scoped.policy.clone();
             policy.provider =
                 scoped.provider.as_ref().and_then(|name| provider(name, &policy.name)).map(Arc::new);
             policy
         });
-        AuthorizationPolicies::new(policies.collect())
+        let own = if default_deny { self::default_deny() } else { Vec::new() };
+        AuthorizationPolicies::new(policies.chain(own).collect())
     }
+}
+
+/// Refuses who has no identity, and what no other ALLOW policy names.
+fn default_deny() -> Vec<AuthorizationPolicy> {
+    let nobody = Source { principals: Values::not(vec![Pattern::Present]), ..Source::default() };
+    let plaintext = AuthorizationRule { from: vec![nobody], ..AuthorizationRule::default() };
+    vec![
+        AuthorizationPolicy::new("mesh/default-deny", Action::Deny, vec![plaintext]),
+        AuthorizationPolicy::new("mesh/default-deny", Action::Allow, Vec::new()),
+    ]
 }
 
 fn scoped(
@@ -82,7 +97,8 @@ fn scoped(
     let scope = match Scope::read(&object.name.namespace, spec.selector.as_ref(), &targets) {
         Ok(scope) => scope,
         Err(defect) => {
-            let message = format!("{}: everything in the namespace is refused until it is mended", defect.message);
+            let message =
+                format!("{}: everything in the namespace is refused until it is mended", defect.message);
             problems.push(object.error(defect.location, message));
             let rules = vec![AuthorizationRule::default()];
             let policy = AuthorizationPolicy::new(object.name.to_string(), Action::Deny, rules);
@@ -134,7 +150,8 @@ fn dry_run(
         problems.push(object.warning(None, message));
         return Some(true);
     }
-    let message = format!("`istio.io/dry-run` goes with ALLOW and DENY, not with {action}: the policy is left out");
+    let message =
+        format!("`istio.io/dry-run` goes with ALLOW and DENY, not with {action}: the policy is left out");
     problems.push(object.error(None, message));
     None
 }

@@ -97,7 +97,9 @@ impl<'a> Reader<'a> {
             "source.namespace" => Condition::SourceNamespace(self.values(key, both, namespace)),
             "source.principal" => Condition::SourcePrincipal(self.principals(key, both.0, both.1)),
             "source.serviceAccount" => Condition::SourceServiceAccount(self.accounts(both.0, both.1)),
-            "request.auth.principal" => Condition::RequestPrincipal(self.values(key, both, request_principal)),
+            "request.auth.principal" => {
+                Condition::RequestPrincipal(self.values(key, both, request_principal))
+            }
             "request.auth.audiences" => Condition::RequestAudiences(self.values(key, both, pattern)),
             "request.auth.presenter" => Condition::RequestPresenter(self.values(key, both, pattern)),
             "destination.ip" => Condition::DestinationIp(self.values(key, both, net)),
@@ -142,7 +144,8 @@ impl<'a> Reader<'a> {
         let mut list = |values: &istio::Values| -> Option<Vec<T>> {
             let read = |text: &Text| {
                 let value = text.value.as_str();
-                let result = if value.is_empty() { Err(format!("`{field}` has an empty value")) } else { read(value) };
+                let result =
+                    if value.is_empty() { Err(format!("`{field}` has an empty value")) } else { read(value) };
                 result.map_err(|message| (text.referenced, message))
             };
             let found: Result<_, _> = values.iter().flatten().map(read).collect();
@@ -157,8 +160,7 @@ impl<'a> Reader<'a> {
     /// Principals, each with every domain that its own stands for.
     fn principals(&mut self, field: &str, is: &istio::Values, not: &istio::Values) -> Values<Pattern> {
         let mesh = self.mesh;
-        let Values { is, not } =
-            self.values(field, (is, not), |value| Ok(principals(mesh, value)));
+        let Values { is, not } = self.values(field, (is, not), |value| Ok(principals(mesh, value)));
         Values { is: is.concat(), not: not.concat() }
     }
 
@@ -166,7 +168,9 @@ impl<'a> Reader<'a> {
         let namespace = self.namespace;
         self.values("serviceAccounts", (is, not), |value| {
             if value.contains('*') || value.matches('/').count() > 1 {
-                return Err(format!("`{value}` is not a service account: write NAME or NAMESPACE/NAME, without `*`"));
+                return Err(format!(
+                    "`{value}` is not a service account: write NAME or NAMESPACE/NAME, without `*`"
+                ));
             }
             Ok(ServiceAccount::new(value, namespace))
         })

@@ -25,8 +25,8 @@ use crate::snapshot::Kept;
 use crate::status::ObjectStatus;
 use crate::topology::{Plan, Rules, plan};
 use crate::{
-    Guard, Listener, MeshSettings, ObjectName, PlaintextHop, PortMap, Problem, Role, Scenario, Snapshot, Source,
-    authorization, edge, policy, provider, sidecar, status,
+    Guard, Listener, MeshSettings, ObjectName, PlaintextHop, PortMap, Problem, Role, Scenario, Snapshot,
+    Source, authorization, edge, policy, provider, sidecar, status,
 };
 
 /// For whom a directory is compiled.
@@ -134,9 +134,16 @@ impl Word {
             trust_domain: domain.unwrap_or(default.trust_domain),
             trust_domain_aliases: aliases.filter_map(|alias| alias.value.parse().ok()).collect(),
             root_namespace: root.map_or(default.root_namespace, Into::into),
-            path_normalization: spec.and_then(|spec| normalization(spec.path_normalization.as_ref()?.normalization)),
-            private_jwks: spec.and_then(|spec| spec.remote_jwks.as_ref()).is_some_and(|spec| spec.allow_private_addresses),
-            trusted_proxies: spec.and_then(|spec| spec.gateway_topology.as_ref()).map_or(0, |t| t.num_trusted_proxies),
+            path_normalization: spec
+                .and_then(|spec| normalization(spec.path_normalization.as_ref()?.normalization)),
+            strict: spec.is_some_and(|spec| spec.strict),
+            default_deny: spec.is_some_and(|spec| spec.default_deny),
+            private_jwks: spec
+                .and_then(|spec| spec.remote_jwks.as_ref())
+                .is_some_and(|spec| spec.allow_private_addresses),
+            trusted_proxies: spec
+                .and_then(|spec| spec.gateway_topology.as_ref())
+                .map_or(0, |t| t.num_trusted_proxies),
         });
         let named = spec.and_then(|spec| Some(spec.ingress.as_ref()?.service.0.clone()));
         let ingress = named
@@ -189,8 +196,10 @@ impl Work<'_> {
     pub(crate) fn guard(&mut self, places: &[Place<'_>], normalization: Normalization) -> Guard {
         let (policies, objects, root) = (self.policies, self.objects, Arc::clone(&self.mesh.root_namespace));
         let authentication = self.authentications.of(objects, &root, places);
-        let authorization =
-            policies.of(objects, &root, places, |name, policy| provider::resolve(self, name, policy));
+        let default_deny =
+            self.mesh.default_deny && places.iter().any(|place| matches!(place, Place::Workload(_)));
+        let authorization = policies
+            .of(objects, &root, (places, default_deny), |name, policy| provider::resolve(self, name, policy));
         Guard { normalization, authentication, authorization }
     }
 
@@ -282,7 +291,9 @@ fn compile_role(
     let Work { problems, status, listeners, backends, credentials, .. } = work;
     let (endpoints, budgets) = backends.into_kept();
     let kept = Kept { endpoints, budgets, credentials, remote_keys, ..Kept::default() };
-    Snapshot { listeners, problems, status, kept, ..snapshot }
+    let mut snapshot = Snapshot { listeners, problems, status, kept, ..snapshot };
+    snapshot.problems.extend(snapshot.not_strict().map(Problem::error));
+    snapshot
 }
 
 fn plaintext_hops(work: &Work<'_>) -> Vec<PlaintextHop> {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use towpath_gateway_core::{Locality, Protocol, Workload};
 
-use crate::{Application, GivenWorkload, ObjectName};
 use crate::objects::{Objects, Stored};
 use crate::resources::core::{EndpointSlice, Pod, Service, ServicePort, SliceEndpoint};
 use crate::resources::istio::WorkloadEntrySpec;
 use crate::resources::leaf::PortRef;
+use crate::{Application, GivenWorkload, ObjectName};
 
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 const CLUSTER_LABEL: &str = "topology.istio.io/cluster";
@@ -104,7 +104,8 @@ pub(crate) fn protocol(port: &ServicePort) -> Result<Protocol, String> {
 /// What a port carries, by its `appProtocol`, else by the first word of its name (Istio, protocol selection).
 pub(crate) fn application(port: &ServicePort) -> Application {
     let word = |name: &str| name.split('-').next().unwrap_or_default().to_ascii_lowercase();
-    let given = port.app_protocol.as_deref().map(|given| given.trim_start_matches("kubernetes.io/").to_owned());
+    let given =
+        port.app_protocol.as_deref().map(|given| given.trim_start_matches("kubernetes.io/").to_owned());
     let named = given.or_else(|| port.name.as_deref().map(word)).unwrap_or_default();
     match named.as_str() {
         "http" | "http2" | "h2c" | "grpc" | "ws" => Application::Http,

@@ -71,8 +71,8 @@ pub use problem::{Position, Problem, Severity};
 pub use request_authentication::RemoteJwks;
 pub use role::{InboundPort, ObjectName, PortMap, Role, Scenario};
 pub use snapshot::{
-    Application, ClientValidation, ClientValidationMode, Duty, EdgeCertificate, EdgeTls, Guard, Listener, MeshSettings,
-    PlaintextHop, Snapshot, StreamTls,
+    Application, ClientValidation, ClientValidationMode, Duty, EdgeCertificate, EdgeTls, Guard, Listener,
+    MeshSettings, PlaintextHop, Snapshot, StreamTls,
 };
 pub use source::{Source, SourceError};
 pub use status::ObjectStatus;

@@ -98,7 +98,8 @@ fn names(list: &[FieldName]) -> Vec<HeaderName> {
 
 /// Whom a policy asks by this name; `None` if nobody is there.
 pub(crate) fn resolve(work: &mut Work<'_>, provider: &str, policy: &Arc<str>) -> Option<ExternalAuth> {
-    let spec = work.objects.meshes.values().next().into_iter().flat_map(|mesh| &mesh.spec.extension_providers);
+    let spec =
+        work.objects.meshes.values().next().into_iter().flat_map(|mesh| &mesh.spec.extension_providers);
     let Some(spec) = spec.clone().find(|spec| spec.name.value == provider) else {
         let assumed = || {
             let protocol = ExternalAuthProtocol::Http {
@@ -117,7 +118,8 @@ pub(crate) fn resolve(work: &mut Work<'_>, provider: &str, policy: &Arc<str>) ->
         Ok(backend) => backend,
         Err(refusal) => {
             let mesh = work.objects.meshes.values().next()?;
-            let message = format!("provider `{provider}`: {}: what is to be asked it is refused", refusal.message);
+            let message =
+                format!("provider `{provider}`: {}: what is to be asked it is refused", refusal.message);
             work.problems.push(mesh.error(spec.name.referenced, message));
             Arc::new(Backend::unresolved(format!("{service}:{}", common.port)))
         }
@@ -132,7 +134,8 @@ pub(crate) fn resolve(work: &mut Work<'_>, provider: &str, policy: &Arc<str>) ->
     };
     let mut auth = ExternalAuth::new(Arc::clone(policy), backend, protocol);
     auth.fail_open = common.fail_open;
-    auth.max_body = common.body.map_or(0, |body| usize::try_from(body.max_request_bytes).unwrap_or(usize::MAX));
+    auth.max_body =
+        common.body.map_or(0, |body| usize::try_from(body.max_request_bytes).unwrap_or(usize::MAX));
     if let Some(timeout) = common.timeout {
         auth.timeout = timeout.0;
     }

@@ -51,7 +51,8 @@ impl Authentications {
         let mut sorted: Vec<_> = objects.request_authentications.values().collect();
         sorted.sort_by_key(|object| object.seniority());
         let mut keys = Keys { before, now: RemoteKeys::default() };
-        let policies = sorted.into_iter().filter_map(|object| scoped(object, objects, &mut keys, problems)).collect();
+        let policies =
+            sorted.into_iter().filter_map(|object| scoped(object, objects, &mut keys, problems)).collect();
         (Self { policies }, keys.now)
     }
 

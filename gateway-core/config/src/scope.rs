@@ -89,7 +89,10 @@ impl Scope {
     /// Whether the policy holds there.
     pub(crate) fn holds(&self, objects: &Objects, root: &str, place: Place<'_>) -> bool {
         match (&self.what, place) {
-            (What::Selected(labels), Place::Workload(workload) | Place::Gateway { workload: Some(workload), .. }) => {
+            (
+                What::Selected(labels),
+                Place::Workload(workload) | Place::Gateway { workload: Some(workload), .. },
+            ) => {
                 (*self.namespace == *workload.namespace || *self.namespace == *root)
                     && has_all(workload.labels, labels)
             }
@@ -97,15 +100,19 @@ impl Scope {
             (What::Selected(labels), Place::Gateway { workload: None, .. }) => {
                 *self.namespace == *root && labels.is_empty()
             }
-            (What::Targets(targets), Place::Gateway { name, class, .. }) => targets.iter().any(|target| match target {
-                Target::Gateway(wanted) => wanted == name,
-                Target::GatewayClass(wanted) => wanted == class && *self.namespace == *root,
-                Target::Service(_) => false,
-            }),
-            (What::Targets(targets), Place::Workload(workload)) => targets.iter().any(|target| match target {
-                Target::Service(wanted) => selects(objects, wanted, workload),
-                Target::Gateway(_) | Target::GatewayClass(_) => false,
-            }),
+            (What::Targets(targets), Place::Gateway { name, class, .. }) => {
+                targets.iter().any(|target| match target {
+                    Target::Gateway(wanted) => wanted == name,
+                    Target::GatewayClass(wanted) => wanted == class && *self.namespace == *root,
+                    Target::Service(_) => false,
+                })
+            }
+            (What::Targets(targets), Place::Workload(workload)) => {
+                targets.iter().any(|target| match target {
+                    Target::Service(wanted) => selects(objects, wanted, workload),
+                    Target::Gateway(_) | Target::GatewayClass(_) => false,
+                })
+            }
         }
     }
 }
@@ -116,7 +123,8 @@ impl Target {
         if target.namespace.as_deref().is_some_and(|other| *other != **namespace) {
             return Err(Defect::new(at, "a policy is attached to what is in its own namespace"));
         }
-        let name = || ObjectName { namespace: Arc::clone(namespace), name: target.name.value.as_str().into() };
+        let name =
+            || ObjectName { namespace: Arc::clone(namespace), name: target.name.value.as_str().into() };
         match (&*target.group, &*target.kind) {
             (GATEWAY_GROUP, "Gateway") => Ok(Self::Gateway(name())),
             (GATEWAY_GROUP, "GatewayClass") => Ok(Self::GatewayClass(target.name.value.clone())),

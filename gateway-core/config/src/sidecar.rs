@@ -40,7 +40,11 @@ pub(crate) fn compile(work: &mut Work<'_>, inbound: &[InboundPort]) {
         }
         match outbound(work, name, port) {
             Ok(duty) => {
-                work.listeners.push(Listener { name: format!("outbound:{name}:{port}").into(), address, duty });
+                work.listeners.push(Listener {
+                    name: format!("outbound:{name}:{port}").into(),
+                    address,
+                    duty,
+                });
             }
             Err(message) => {
                 work.problems.push(Problem::error(format!("the port map has {name}:{port}: {message}")));
@@ -104,7 +108,8 @@ fn spoken(work: &Work<'_>, facts: &Facts, port: u16) -> (Protocol, Application) 
         None => candidate.port == port,
     });
     let here: Vec<_> = here.collect();
-    let framing = here.iter().filter_map(|port| protocol(port).ok()).find(|framing| *framing == Protocol::Http2);
+    let framing =
+        here.iter().filter_map(|port| protocol(port).ok()).find(|framing| *framing == Protocol::Http2);
     let said = |wanted| here.iter().any(|port| application(port) == wanted).then_some(wanted);
     let application = said(Application::Http).or_else(|| said(Application::Opaque)).unwrap_or_default();
     (framing.unwrap_or_default(), application)

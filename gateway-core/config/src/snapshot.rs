@@ -64,6 +64,23 @@ impl Snapshot {
         self.errors().next().is_some()
     }
 
+    /// What keeps a strict mesh from this configuration: every hop that nothing protects. `None` if it may apply.
+    pub fn not_strict(&self) -> Option<String> {
+        if !self.mesh.strict {
+            return None;
+        }
+        let out = self.plaintext_hops.iter().map(|hop| format!("{} -> {}: {}", hop.from, hop.to, hop.why));
+        let taken = self.listeners.iter().filter_map(|listener| match &listener.duty {
+            Duty::Inbound { mode, .. } if mode.takes_plaintext() => {
+                Some(format!("{}: the mode {} takes plaintext", listener.name, mode.as_str()))
+            }
+            _ => None,
+        });
+        let hops: Vec<_> = out.chain(taken).collect();
+        (!hops.is_empty())
+            .then(|| format!("the mesh is `strict`, and has plaintext hops: {}", hops.join("; ")))
+    }
+
     /// Keys that have to be fetched.
     pub fn remote_jwks(&self) -> Vec<RemoteJwks> {
         self.kept.remote_keys.list()
@@ -73,14 +90,17 @@ impl Snapshot {
     /// round.
     pub fn protects_otherwise(&self, before: &Self) -> bool {
         let earlier: HashMap<_, _> = before.protections().collect();
-        self.protections().any(|(address, mtls)| earlier.get(&address).is_some_and(|earlier| *earlier != mtls))
+        self.protections()
+            .any(|(address, mtls)| earlier.get(&address).is_some_and(|earlier| *earlier != mtls))
     }
 
     /// Endpoints that requests and flows go out to, and whether by mTLS.
     fn protections(&self) -> impl Iterator<Item = (SocketAddr, bool)> {
         let backends = self.listeners.iter().flat_map(|listener| listener.duty.backends());
         let endpoints = backends.filter_map(|backend| backend.endpoints()).flatten();
-        endpoints.map(|endpoint| (endpoint.address, matches!(endpoint.transport, Transport::Mtls { .. } | Transport::Hbone { .. })))
+        endpoints.map(|endpoint| {
+            (endpoint.address, matches!(endpoint.transport, Transport::Mtls { .. } | Transport::Hbone { .. }))
+        })
     }
 
     /// The whole as JSON, without anything secret: `scenario`, `trustDomain`, `identity`, `problems`, `listeners`,
@@ -101,6 +121,10 @@ pub struct MeshSettings {
     pub root_namespace: Arc<str>,
     /// How far paths are normalized; `None`: as each side of a stack does by itself.
     pub path_normalization: Option<PathNormalization>,
+    /// Nothing goes out or comes in that no mTLS protects.
+    pub strict: bool,
+    /// Workloads refuse who has no identity, and what no ALLOW policy names.
+    pub default_deny: bool,
     /// Whether keys of issuers may be fetched from loopback, private and link-local addresses.
     pub private_jwks: bool,
     /// Proxies in front of gateways whose `X-Forwarded-For` is believed.
@@ -136,6 +160,8 @@ impl Default for MeshSettings {
             trust_domain_aliases: Vec::new(),
             root_namespace: "istio-system".into(),
             path_normalization: None,
+            strict: false,
+            default_deny: false,
             private_jwks: false,
             trusted_proxies: 0,
         }

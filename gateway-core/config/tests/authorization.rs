@@ -79,7 +79,8 @@ fn policies_select_gateways() {
         (None, "edge", target("GatewayClass", "towpath"), false),
     ] {
         let options = Options { workload, ..gateway() };
-        let snapshot = compiled(&[WORLD, pod, class, &policy("p", namespace, &format!("{{{spec}}}"))], &options);
+        let snapshot =
+            compiled(&[WORLD, pod, class, &policy("p", namespace, &format!("{{{spec}}}"))], &options);
         let found = authorization(&snapshot).iter().count() == 1;
         assert_eq!(found, selected, "{:?} {namespace} {spec}: {:?}", options.workload, problems(&snapshot));
     }
@@ -97,7 +98,11 @@ fn what_is_not_understood_fails_closed() {
         ("{rules: [{when: [{key: 'request.headers[]', values: [b]}]}]}", nothing, "request.headers[NAME]"),
         ("{rules: [{when: [{key: 'request.auth.claims', values: [b]}]}]}", nothing, "claims[NAME]"),
         ("{rules: [{from: [{source: {ipBlocks: [1.2.3]}}]}]}", nothing, "`1.2.3` is neither"),
-        ("{rules: [{from: [{source: {principals: [a], serviceAccounts: [b]}}]}]}", nothing, "do not go together"),
+        (
+            "{rules: [{from: [{source: {principals: [a], serviceAccounts: [b]}}]}]}",
+            nothing,
+            "do not go together",
+        ),
         ("{rules: [{from: [{source: {serviceAccounts: ['b*']}}]}]}", nothing, "is not a service account"),
         ("{rules: [{from: [{source: {}}]}]}", nothing, "`source` without a value"),
         ("{rules: [{from: []}]}", nothing, "empty `from`, `to` or `when`"),
@@ -118,8 +123,11 @@ fn what_is_not_understood_fails_closed() {
             "{spec}: {problems:?}"
         );
     }
-    let (compiled, _) =
-        in_force(&policy("p", "shop", "{action: DENY, rules: [{to: [{operation: {paths: [/x, '/{*}{*}']}}]}]}"));
+    let (compiled, _) = in_force(&policy(
+        "p",
+        "shop",
+        "{action: DENY, rules: [{to: [{operation: {paths: [/x, '/{*}{*}']}}]}]}",
+    ));
     assert!(
         compiled.contains("paths: Values { is: [], not: [] }"),
         "a DENY that is not understood is widened: {compiled}"
@@ -206,13 +214,18 @@ fn custom_policies_ask_the_providers_of_the_mesh() {
     assert!(found.is_empty(), "{found:?}");
     assert_eq!((&*http.name, &*http.backend.name), ("shop/p", "shop/ratings:9080"));
     assert_eq!((http.fail_open, http.status_on_error.as_u16(), http.timeout.as_secs()), (true, 503, 1));
-    assert!(matches!(&http.protocol, ExternalAuthProtocol::Http { path_prefix, .. } if &**path_prefix == "/check"));
+    assert!(
+        matches!(&http.protocol, ExternalAuthProtocol::Http { path_prefix, .. } if &**path_prefix == "/check")
+    );
     let (grpc, found) = asked("grpc");
     assert!(found.is_empty(), "{found:?}");
     assert_eq!((&*grpc.backend.name, grpc.max_body, grpc.fail_open), ("shop/plain:80", 100, false));
     assert!(matches!(grpc.protocol, ExternalAuthProtocol::Grpc { .. }));
     let (gone, found) = asked("gone");
-    assert!(gone.backend.endpoints().is_none() && found[0].contains("there is no Service shop/gone"), "{found:?}");
+    assert!(
+        gone.backend.endpoints().is_none() && found[0].contains("there is no Service shop/gone"),
+        "{found:?}"
+    );
     let options = Options { assume_providers: true, ..sidecar("shop/pages-0", "") };
     let assumed = compiled(&[WORLD, &custom("any")], &options);
     assert!(problems(&assumed).is_empty());
@@ -306,5 +319,66 @@ proptest! {
         // The same numbers for the same policies: those from elsewhere come behind.
         let all = [here, elsewhere].concat();
         prop_assert_eq!(decided(&all, method, path, header), alone, "{:?}", all);
+    }
+}
+
+#[test]
+fn by_default_deny_nobody_passes_without_identity_and_policy() {
+    let mesh = |word: &str| {
+        format!(
+            "apiVersion: towpath.dev/v1alpha1\nkind: Mesh\nmetadata: {{name: m}}\nspec: {{{word}: true}}\n---\n"
+        )
+    };
+    let allow = policy("p", "shop", "{rules: [{to: [{operation: {methods: [GET]}}]}]}");
+    let id = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
+    let headers = http::HeaderMap::new();
+    for (texts, identity, method, passes) in [
+        (mesh("strict"), true, "GET", true),
+        (mesh("defaultDeny"), true, "GET", false),
+        (mesh("defaultDeny") + &allow, true, "GET", true),
+        (mesh("defaultDeny") + &allow, true, "PUT", false),
+        (mesh("defaultDeny") + &allow, false, "GET", false),
+    ] {
+        let snapshot = compiled(&[WORLD, &texts], &sidecar("shop/pages-0", ""));
+        let http = Http::Request(HttpFacts { method, host: None, path: "/", headers: &headers, token: None });
+        let facts = Facts { principal: identity.then_some(&id), http, ..Facts::default() };
+        assert_eq!(authorization(&snapshot).evaluate(&facts).allowed, passes, "{texts} {identity} {method}");
+    }
+    let gateway = compiled(&[WORLD, &mesh("defaultDeny")], &gateway());
+    assert!(authorization(&gateway).is_empty(), "an edge has clients without identity");
+}
+
+#[test]
+fn a_strict_mesh_names_what_nothing_protects() {
+    let mesh =
+        "apiVersion: towpath.dev/v1alpha1\nkind: Mesh\nmetadata: {name: m}\nspec: {strict: true}\n---\n";
+    let peers = |mode: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: p, namespace: shop}}\nspec: {{mtls: {{mode: {mode}}}}}\n---\n"
+        )
+    };
+    let out = "shop/plain:80=127.0.0.1:15102";
+    for (text, map, named) in [
+        (mesh.to_owned(), "", None),
+        (
+            mesh.to_owned() + &peers("PERMISSIVE"),
+            "",
+            Some("inbound:9080: the mode PERMISSIVE takes plaintext"),
+        ),
+        (
+            mesh.to_owned(),
+            out,
+            Some("outbound:shop/plain:80 -> shop/plain:80: the endpoint is not a workload"),
+        ),
+        (peers("PERMISSIVE"), out, None),
+    ] {
+        let snapshot = compiled(&[WORLD, &text], &sidecar("shop/pages-0", map));
+        let found = snapshot.not_strict();
+        assert_eq!(found.is_some(), named.is_some(), "{text}: {found:?}");
+        assert!(found.as_deref().unwrap_or_default().contains(named.unwrap_or_default()), "{found:?}");
+        assert_eq!(
+            snapshot.problems.iter().any(|problem| problem.message.contains("`strict`")),
+            named.is_some()
+        );
     }
 }

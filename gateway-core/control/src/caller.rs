@@ -60,8 +60,13 @@ mod tests {
         *request.headers_mut() = headers;
         let address = "127.0.0.1:1".parse().unwrap();
         let mut connection = Connection::plaintext(address, address);
-        connection.tls =
-            Some(TlsFacts { version: TlsVersion::Tls13, server_name: None, alpn: None, identity, forwarded_cert: None });
+        connection.tls = Some(TlsFacts {
+            version: TlsVersion::Tls13,
+            server_name: None,
+            alpn: None,
+            identity,
+            forwarded_cert: None,
+        });
         request.extensions_mut().insert(Context::on(Arc::new(connection)));
         request.into_parts().0
     }

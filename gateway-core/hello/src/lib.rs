@@ -74,7 +74,8 @@ impl Reader {
         while !fresh.is_empty() {
             self.0.read_tls(&mut fresh)?;
             let accepted = self.0.accept();
-            let accepted = accepted.map_err(|(error, _)| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            let accepted =
+                accepted.map_err(|(error, _)| io::Error::new(io::ErrorKind::InvalidData, error))?;
             if let Some(accepted) = accepted {
                 let hello = accepted.client_hello();
                 let server_name = hello.server_name().map(|name| name.to_ascii_lowercase().into());

@@ -70,7 +70,9 @@ async fn it_may_come_in_any_segments_and_records() {
 #[test]
 fn what_is_no_hello_is_an_error() {
     let flight = first_flight("a.example", &[]);
-    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x16\x03\x01", &flight[..flight.len() - 1], b"", b"SSH-2.0-a\r\n"] {
+    for bytes in
+        [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x16\x03\x01", &flight[..flight.len() - 1], b"", b"SSH-2.0-a\r\n"]
+    {
         assert!(at_once(bytes).is_err(), "{bytes:?}");
     }
 }

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    SanType,
 };
 use rustls_pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
@@ -154,9 +155,9 @@ fn mesh(entry: &Value, provider: SocketAddr) -> String {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let policies = entry["policies"].as_array().unwrap();
     let provider_name = policies.iter().find_map(|policy| policy["spec"]["provider"]["name"].as_str());
-    let providers = provider_name.map(|name| {
-        json!([{"name": name, "envoyExtAuthzHttp": {"service": "authorizer.asked", "port": 80}}])
-    });
+    let providers = provider_name.map(
+        |name| json!([{"name": name, "envoyExtAuthzHttp": {"service": "authorizer.asked", "port": 80}}]),
+    );
     let spec = json!({
         "trustDomain": text(&workload["trust_domain"]),
         "trustDomainAliases": workload["trust_domain_aliases"],
@@ -239,7 +240,8 @@ async fn served(entry: &Value, authority: &Mesh) -> Value {
     let principal = request["principal"].as_str().filter(|_| !edge);
     let mut aliases = snapshot.mesh.trust_domain_aliases.clone();
     aliases.extend(principal.map(|id| id.split('/').next().unwrap().parse().unwrap()));
-    let server = authority.identity(&format!("spiffe://{}/ns/own/sa/app", snapshot.mesh.trust_domain), &aliases);
+    let server =
+        authority.identity(&format!("spiffe://{}/ns/own/sa/app", snapshot.mesh.trust_domain), &aliases);
     let drain = Drain::new(Duration::from_secs(1));
     let shared = Shared {
         program,

@@ -56,9 +56,7 @@ impl Fetchers {
         self.private = private;
         for jwks in wanted {
             let uri = Arc::clone(&jwks.uri);
-            self.running
-                .entry(uri)
-                .or_insert_with(|| tokio::spawn(keep_fresh(jwks, private)).abort_handle());
+            self.running.entry(uri).or_insert_with(|| tokio::spawn(keep_fresh(jwks, private)).abort_handle());
         }
     }
 }
@@ -152,7 +150,10 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
-async fn get(uri: &Uri, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<Bytes, Failure> {
+async fn get(
+    uri: &Uri,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> Result<Bytes, Failure> {
     let (mut send, driver) = http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(driver);
     let host = uri.authority().map(ToString::to_string).unwrap_or_default();
@@ -231,8 +232,7 @@ mod tests {
         format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
     }
 
-    const KEYS: &str =
-        r#"{"keys": [{"kid": "a", "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    const KEYS: &str = r#"{"keys": [{"kid": "a", "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
 
     #[tokio::test]
     async fn what_is_wrong_is_told() {

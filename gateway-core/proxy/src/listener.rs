@@ -16,8 +16,8 @@ use towpath_gateway_core::{Accepted, Changes, Connection, HttpService, Live, Pol
 use towpath_mesh_mtls::{AcceptLayer, Identity, MtlsMode, Refusals};
 use towpath_routing::{self as routing, FlowListener, FlowRoute, FlowRoutes, Normalization, Routes};
 use towpath_server::{
-    CertificateError, ConnectionFuture, ConnectionService, DatagramService, Detect, Drain, EdgeCertificates, Limits,
-    Serve, ServerNameLayer, TerminateLayer, Tunnels, UntilDrainedLayer,
+    CertificateError, ConnectionFuture, ConnectionService, DatagramService, Detect, Drain, EdgeCertificates,
+    Limits, Serve, ServerNameLayer, TerminateLayer, Tunnels, UntilDrainedLayer,
 };
 use towpath_stacks::{
     AcceptStack, Entry, FlowEntry, HttpStack, datagrams, gateway, ingress, layer4, sidecar_inbound,
@@ -129,9 +129,9 @@ impl LiveDuty {
             Duty::Datagram { .. } => Self::Hbone { ports: Vec::new() },
             Duty::Hbone { inbound } => {
                 let port = |listener: &Listener| match &listener.duty {
-                    Duty::Inbound { port, .. } => {
-                        Some(Self::new(listener, patience).map(|duty| (*port, Arc::clone(&listener.name), duty)))
-                    }
+                    Duty::Inbound { port, .. } => Some(
+                        Self::new(listener, patience).map(|duty| (*port, Arc::clone(&listener.name), duty)),
+                    ),
                     _ => None,
                 };
                 Self::Hbone { ports: inbound.iter().filter_map(port).collect::<Result<_, _>>()? }
@@ -178,7 +178,10 @@ impl LiveDuty {
             (Self::Outbound { .. }, Duty::Outbound { .. }) => true,
             (Self::Hbone { ports }, Duty::Hbone { inbound }) => {
                 ports.len() == inbound.len()
-                    && ports.iter().zip(inbound).all(|((_, name, duty), new)| *name == new.name && duty.fits(&new.duty))
+                    && ports
+                        .iter()
+                        .zip(inbound)
+                        .all(|((_, name, duty), new)| *name == new.name && duty.fits(&new.duty))
             }
             (Self::Stream { tls, entry }, Duty::Stream { tls: new, port, .. }) => {
                 entry.port == *port && tls.fits(new)
@@ -196,10 +199,7 @@ impl LiveDuty {
                 store_guard(entry, guard);
                 entry.routes.store(Routes::new(routes.clone()));
             }
-            (
-                Self::Inbound { modes, entry, flows, changes, .. },
-                Duty::Inbound { mode: new, guard, .. },
-            ) => {
+            (Self::Inbound { modes, entry, flows, changes, .. }, Duty::Inbound { mode: new, guard, .. }) => {
                 store_guard(entry, guard);
                 changes.tell();
                 flows.store(inbound_flows(listener));
@@ -211,7 +211,10 @@ impl LiveDuty {
                     duty.store(new)?;
                 }
             }
-            (Self::Outbound { routes: live, normalization: forms }, Duty::Outbound { routes, normalization }) => {
+            (
+                Self::Outbound { routes: live, normalization: forms },
+                Duty::Outbound { routes, normalization },
+            ) => {
                 forms.store(*normalization);
                 live.store(Routes::new(routes.clone()));
             }
@@ -257,7 +260,9 @@ impl LiveDuty {
             Self::Hbone { ports } => {
                 let ports: HashMap<u16, Inside> = ports
                     .into_iter()
-                    .filter_map(|(port, name, duty)| Some((port, duty.inside(shared, parts, (place.0, &name))?)))
+                    .filter_map(|(port, name, duty)| {
+                        Some((port, duty.inside(shared, parts, (place.0, &name))?))
+                    })
                     .collect();
                 let tunnels = Tunnels::new(move |target, connection| opened(&ports, target, connection));
                 let serve = Serve::new(HttpService::new(tunnels), shared.limits, shared.drain.clone());
@@ -430,7 +435,8 @@ impl Modes {
         if **self.next.load() == Some(new) {
             return;
         }
-        let apart = !(old.takes_plaintext() && new.takes_plaintext()) && !(old.takes_mtls() && new.takes_mtls());
+        let apart =
+            !(old.takes_plaintext() && new.takes_plaintext()) && !(old.takes_mtls() && new.takes_mtls());
         if !apart {
             self.next.store(None);
             self.store(new);
@@ -503,7 +509,8 @@ struct ByTransport {
 impl ByTransport {
     /// Closes every connection.
     fn nothing() -> Self {
-        let closed = || ConnectionService::new(service_fn(|_: Accepted| std::future::ready(Ok::<_, Infallible>(()))));
+        let closed =
+            || ConnectionService::new(service_fn(|_: Accepted| std::future::ready(Ok::<_, Infallible>(()))));
         Self { plaintext: closed(), mtls: closed(), passed: closed() }
     }
 }

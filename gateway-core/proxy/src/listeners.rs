@@ -103,7 +103,8 @@ impl Listeners {
     pub(crate) fn apply_inbound(&self, snapshot: &Snapshot) {
         let inbound = |listener: &&Listener| matches!(listener.duty, Duty::Inbound { .. });
         for listener in snapshot.listeners.iter().filter(inbound) {
-            if let Some(running) = self.running.get(&place(listener)).filter(|running| running.fits(listener)) {
+            if let Some(running) = self.running.get(&place(listener)).filter(|running| running.fits(listener))
+            {
                 let _ = running.live.store(listener);
             }
         }

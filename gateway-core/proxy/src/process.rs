@@ -105,6 +105,11 @@ impl Process {
             tokio::select! {
                 source = self.resources.changed() => {
                     let snapshot = self.compiled(&source);
+                    if let Some(hops) = snapshot.not_strict() {
+                        tracing::error!("{hops}; the configuration before stays in force");
+                        self.gauges.configuration(snapshot.errors().count());
+                        continue;
+                    }
                     self.apply(&snapshot).await;
                     self.tell(snapshot);
                 }
@@ -120,6 +125,9 @@ impl Process {
 
     async fn begin(&mut self, source: &Source) -> Result<(), Failure> {
         let snapshot = self.compiled(source);
+        if let Some(hops) = snapshot.not_strict() {
+            return Err(hops.into());
+        }
         let mut listeners = self.workers(&snapshot)?;
         let failures = listeners.apply(&snapshot).await;
         if let Some(first) = failures.into_iter().next() {

@@ -118,7 +118,8 @@ async fn look(
 /// The verdict on the bytes so far: a method, a space and the first character of a target (RFC 9112 section 3), which the
 /// preface of HTTP/2 has, too. `None` while they may still become that.
 fn shows(seen: &[u8]) -> Option<Shown> {
-    let method = seen.iter().take_while(|byte| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_')).count();
+    let method =
+        seen.iter().take_while(|byte| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_')).count();
     match seen.get(method..).unwrap_or_default() {
         [] if seen.len() < ROOM => None,
         [b' '] if method > 0 => None,

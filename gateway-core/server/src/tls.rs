@@ -150,5 +150,11 @@ fn facts(session: &ServerConnection) -> Option<TlsFacts> {
         _ => TlsVersion::Tls12,
     };
     let alpn = session.alpn_protocol().map(|name| Arc::from(String::from_utf8_lossy(name)));
-    Some(TlsFacts { version, server_name: session.server_name().map(Arc::from), alpn, identity: None, forwarded_cert: None })
+    Some(TlsFacts {
+        version,
+        server_name: session.server_name().map(Arc::from),
+        alpn,
+        identity: None,
+        forwarded_cert: None,
+    })
 }

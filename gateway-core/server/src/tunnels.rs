@@ -21,7 +21,8 @@ use crate::ConnectionService;
 
 /// Finds what is behind a target, for a tunnel over this connection: who serves it and as what it comes in; or a status that
 /// refuses it.
-type Opener = dyn Fn(SocketAddr, &Connection) -> Result<(ConnectionService, Connection), StatusCode> + Send + Sync;
+type Opener =
+    dyn Fn(SocketAddr, &Connection) -> Result<(ConnectionService, Connection), StatusCode> + Send + Sync;
 
 /// Hands each CONNECT on as a connection of its own.
 #[derive(Clone)]

@@ -1,7 +1,9 @@
 //! The API gateway: who asks, how often they may, and where it goes.
 
 use tower::ServiceBuilder;
-use towpath_auth::{ApiKeyLayer, AuthorizeLayer, CustomAuthorizeLayer, ExternalAuthLayer, ForwardClientCertLayer, JwtLayer};
+use towpath_auth::{
+    ApiKeyLayer, AuthorizeLayer, CustomAuthorizeLayer, ExternalAuthLayer, ForwardClientCertLayer, JwtLayer,
+};
 use towpath_gateway_core::RescueLayer;
 use towpath_observability::RecordLayer;
 use towpath_rate_limit::RateLimitLayer;
@@ -26,7 +28,9 @@ pub fn gateway(parts: Parts, entry: Entry) -> impl HttpStack {
         .layer(ApiKeyLayer::new())
         .layer(ExternalAuthLayer::new(parts.upstream.clone()))
         .layer(JwtLayer::new(entry.authentication))
-        .layer(CustomAuthorizeLayer::new(entry.authorization.clone(), parts.upstream.clone()).port(entry.port))
+        .layer(
+            CustomAuthorizeLayer::new(entry.authorization.clone(), parts.upstream.clone()).port(entry.port),
+        )
         .layer(AuthorizeLayer::new(entry.authorization).port(entry.port))
         .layer(RateLimitLayer::new(parts.limits))
         .layer(InjectLayer::new())

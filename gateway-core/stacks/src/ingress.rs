@@ -1,7 +1,9 @@
 //! A cluster's ingress: the only open ports, and routing behind them. Consumers and limits are the gateway's duty.
 
 use tower::ServiceBuilder;
-use towpath_auth::{AuthorizeLayer, CustomAuthorizeLayer, ExternalAuthLayer, ForwardClientCertLayer, JwtLayer};
+use towpath_auth::{
+    AuthorizeLayer, CustomAuthorizeLayer, ExternalAuthLayer, ForwardClientCertLayer, JwtLayer,
+};
 use towpath_gateway_core::RescueLayer;
 use towpath_observability::RecordLayer;
 use towpath_routing::{FilterLayer, InjectLayer, MirrorLayer, PersistLayer, RespondLayer, RouteLayer};
@@ -20,7 +22,9 @@ pub fn ingress(parts: Parts, entry: Entry) -> impl HttpStack {
         .layer(RouteLayer::new(entry.routes))
         .layer(ExternalAuthLayer::new(parts.upstream.clone()))
         .layer(JwtLayer::new(entry.authentication))
-        .layer(CustomAuthorizeLayer::new(entry.authorization.clone(), parts.upstream.clone()).port(entry.port))
+        .layer(
+            CustomAuthorizeLayer::new(entry.authorization.clone(), parts.upstream.clone()).port(entry.port),
+        )
         .layer(AuthorizeLayer::new(entry.authorization).port(entry.port))
         .layer(InjectLayer::new())
         .layer(RespondLayer::new())

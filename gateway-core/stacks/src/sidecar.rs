@@ -1,7 +1,9 @@
 //! A sidecar, both ways.
 
 use tower::ServiceBuilder;
-use towpath_auth::{AuthorizeLayer, CustomAuthorizeLayer, ExternalAuthLayer, ForwardClientCertLayer, JwtLayer};
+use towpath_auth::{
+    AuthorizeLayer, CustomAuthorizeLayer, ExternalAuthLayer, ForwardClientCertLayer, JwtLayer,
+};
 use towpath_gateway_core::{Live, RescueLayer};
 use towpath_observability::RecordLayer;
 use towpath_routing::{
@@ -22,7 +24,9 @@ pub fn sidecar_inbound(parts: Parts, entry: Entry) -> impl HttpStack {
         .layer(ForwardClientCertLayer::append())
         .layer(RouteLayer::new(entry.routes))
         .layer(JwtLayer::new(entry.authentication))
-        .layer(CustomAuthorizeLayer::new(entry.authorization.clone(), parts.upstream.clone()).port(entry.port))
+        .layer(
+            CustomAuthorizeLayer::new(entry.authorization.clone(), parts.upstream.clone()).port(entry.port),
+        )
         .layer(AuthorizeLayer::new(entry.authorization).port(entry.port))
         .layer(FilterLayer::new())
         .service(parts.upstream)

@@ -7,8 +7,8 @@ use towpath_gateway_core::{Connected, Destination, Fault};
 use towpath_mesh_mtls::{Identity, OriginateLayer};
 use towpath_trace::SpanLayer;
 use towpath_upstream::{
-    BalanceLayer, DeadlineLayer, ForwardStreams, HboneLayer, OriginateTlsLayer, Pool, PoolSettings, RetryLayer,
-    TcpConnector,
+    BalanceLayer, DeadlineLayer, ForwardStreams, HboneLayer, OriginateTlsLayer, Pool, PoolSettings,
+    RetryLayer, TcpConnector,
 };
 
 use crate::{HttpStack, Streams};

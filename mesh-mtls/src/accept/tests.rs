@@ -373,7 +373,12 @@ async fn a_connection_lives_for_as_long_as_a_root_vouches_for_its_client() {
     let credential = |of: &Authority, roots: &[&Authority]| {
         let roots = roots.iter().map(|authority| authority.root.clone()).collect();
         let (chain, key) = of.sign(&authority::svid(REVIEWS));
-        Credential::new(chain, key, crate::TrustBundle::new(authority::DOMAIN.parse().unwrap(), roots).unwrap()).unwrap()
+        Credential::new(
+            chain,
+            key,
+            crate::TrustBundle::new(authority::DOMAIN.parse().unwrap(), roots).unwrap(),
+        )
+        .unwrap()
     };
     let identity = Identity::new(credential(&old, &[&old]));
     let inner = service_fn(|mut accepted: Accepted| async move {
@@ -390,7 +395,8 @@ async fn a_connection_lives_for_as_long_as_a_root_vouches_for_its_client() {
     let serving = tokio::spawn(layer(&identity, MtlsMode::Strict).layer(inner).oneshot(accepted));
     let mut client = dial(web(&old), near).await.unwrap();
     // A new leaf, then both roots, then a leaf of the new one: the client is known by the old root all the time.
-    for next in [credential(&old, &[&old]), credential(&old, &[&old, &new]), credential(&new, &[&old, &new])] {
+    for next in [credential(&old, &[&old]), credential(&old, &[&old, &new]), credential(&new, &[&old, &new])]
+    {
         identity.store(next);
         tokio::task::yield_now().await;
         client.write_all(b"ping").await.unwrap();

@@ -130,7 +130,8 @@ impl MetricsShard {
     pub(crate) fn tell(&self, decision: &Decision) {
         let audit = decision.audit.as_ref().map(|policy| (Some(policy), Told::Audit));
         let dry_run = decision.dry_run.as_ref();
-        let tried = dry_run.map(|told| (told.policy.as_ref(), if told.allowed { Told::Allow } else { Told::Deny }));
+        let tried =
+            dry_run.map(|told| (told.policy.as_ref(), if told.allowed { Told::Allow } else { Told::Deny }));
         for (policy, verdict) in audit.into_iter().chain(tried) {
             let key = ToldKey { policy: policy.cloned(), verdict };
             let mut all = lock(&self.0.told);

@@ -179,8 +179,13 @@ mod tests {
         set_forwarded(&mut headers, &connection, false);
         assert_eq!((&headers[FORWARDED_FOR], &headers[FORWARDED_PROTO]), (&peer, &http));
         headers.append(FORWARDED_FOR, HeaderValue::from_static("10.0.0.1"));
-        connection.tls =
-            Some(TlsFacts { version: TlsVersion::Tls13, server_name: None, alpn: None, identity: None, forwarded_cert: None });
+        connection.tls = Some(TlsFacts {
+            version: TlsVersion::Tls13,
+            server_name: None,
+            alpn: None,
+            identity: None,
+            forwarded_cert: None,
+        });
         set_forwarded(&mut headers, &connection, true);
         assert_eq!(headers[FORWARDED_FOR], "127.0.0.9, 10.0.0.1, 127.0.0.9");
         assert_eq!(

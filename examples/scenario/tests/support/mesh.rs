@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, SanType,
 };
 use tempfile::TempDir;
 
@@ -56,7 +56,8 @@ pub fn pod(namespace: &str, account: &str) -> String {
 
 /// A Service of one pod of the mesh, with its port as it is written, at an address.
 pub fn service(namespace: &str, account: &str, port: &str, at: SocketAddr) -> String {
-    let name = port.split([',', '}']).find_map(|part| part.trim_start_matches('{').trim().strip_prefix("name: "));
+    let name =
+        port.split([',', '}']).find_map(|part| part.trim_start_matches('{').trim().strip_prefix("name: "));
     let name = name.unwrap_or("''");
     format!(
         "---\napiVersion: v1\nkind: Service\nmetadata: {{namespace: {namespace}, name: {account}}}\nspec: {{selector: {{app: \

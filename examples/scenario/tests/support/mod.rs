@@ -11,8 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use tempfile::TempDir;
 pub use mesh::{Identities, MeshDir, Sidecar, pod, policy, service};
+use tempfile::TempDir;
 pub use world::{World, send, service_of};
 
 /// A Gateway for every host.

@@ -89,11 +89,14 @@ impl RequestPrincipal {
             ("*", _) => (any(), any()),
             (_, Some((issuer, subject))) if value.starts_with('*') => (Pattern::new(issuer), exact(subject)),
             (_, None) if value.starts_with('*') => (any(), Pattern::new(value)),
-            (_, Some((issuer, subject))) => (exact(issuer), match subject.strip_suffix('*') {
-                Some("") => any(),
-                Some(prefix) => Pattern::Prefix(prefix.into()),
-                None => exact(subject),
-            }),
+            (_, Some((issuer, subject))) => (
+                exact(issuer),
+                match subject.strip_suffix('*') {
+                    Some("") => any(),
+                    Some(prefix) => Pattern::Prefix(prefix.into()),
+                    None => exact(subject),
+                },
+            ),
             (_, None) => match value.strip_suffix('*') {
                 Some(prefix) => (Pattern::Prefix(prefix.into()), any()),
                 None => (exact(value), exact("")),

@@ -45,9 +45,9 @@ impl fmt::Display for InvalidTemplate {
         match self {
             Self::Relative => f.write_str("a path template begins with `/`"),
             Self::Character(found) => write!(f, "`{found}` stands for itself nowhere in a path template"),
-            Self::Place => {
-                f.write_str("`{*}` and `{**}` are whole segments, and a suffix may follow in the last one only")
-            }
+            Self::Place => f.write_str(
+                "`{*}` and `{**}` are whole segments, and a suffix may follow in the last one only",
+            ),
             Self::AfterAny => f.write_str("no wildcard comes after `{**}`"),
         }
     }

@@ -133,7 +133,11 @@ fn audits_and_dry_runs_are_told_and_decide_nothing() {
     ] {
         let verdict = AuthorizationPolicies::new(policies.clone()).evaluate(&get());
         let told = verdict.dry_run.as_ref().map(|told| (told.allowed, told.policy.as_deref()));
-        assert_eq!((verdict.allowed, verdict.audit.as_deref(), told), (allowed, audit, dry_run), "{policies:?}");
+        assert_eq!(
+            (verdict.allowed, verdict.audit.as_deref(), told),
+            (allowed, audit, dry_run),
+            "{policies:?}"
+        );
     }
 }
 
@@ -415,7 +419,8 @@ fn without_http_an_allow_rule_that_names_it_is_void_and_a_deny_rule_widens() {
     };
     assert_eq!(allowed(&mixed, &tcp), (false, false));
     // So do a token and a condition about HTTP.
-    let token = Source { request_principals: Values::is(vec![RequestPrincipal::new("*")]), ..Source::default() };
+    let token =
+        Source { request_principals: Values::is(vec![RequestPrincipal::new("*")]), ..Source::default() };
     let header = Condition::Header(HeaderName::from_static("x"), Values::not(patterns(&["1"])));
     for rule in [from(token), when(header), when(Condition::RequestAudiences(Values::is(patterns(&["a"]))))] {
         assert_eq!(allowed(&rule, &tcp), (false, false), "{rule:?}");
@@ -474,9 +479,8 @@ fn any_rule() -> impl Strategy<Value = AuthorizationRule> {
 
 fn any_policies() -> impl Strategy<Value = AuthorizationPolicies> {
     let action = prop::sample::select(vec![Action::Allow, Action::Deny, Action::Custom, Action::Audit]);
-    let policy = (action, prop::collection::vec(any_rule(), 0..3), any::<bool>()).prop_map(
-        |(action, rules, dry_run)| AuthorizationPolicy { dry_run, ..policy("a/p", action, rules) },
-    );
+    let policy = (action, prop::collection::vec(any_rule(), 0..3), any::<bool>())
+        .prop_map(|(action, rules, dry_run)| AuthorizationPolicy { dry_run, ..policy("a/p", action, rules) });
     prop::collection::vec(policy, 0..4).prop_map(AuthorizationPolicies::new)
 }
 

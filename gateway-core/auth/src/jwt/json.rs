@@ -113,7 +113,14 @@ mod tests {
         let again = value(&Claim::Map(read));
         assert_eq!(again.to_string(), r#"{"a":"b","c":[1,-2,1.5,true,null,"d"],"e":{"f":"g"}}"#);
         for text in [
-            "", "[]", "1", "{", "{} {}", r#"{"a": 1, "a": 2}"#, r#"{"a": {"b": 1, "b": 1}}"#, r#"{"a": 1, "\u0061": 2}"#,
+            "",
+            "[]",
+            "1",
+            "{",
+            "{} {}",
+            r#"{"a": 1, "a": 2}"#,
+            r#"{"a": {"b": 1, "b": 1}}"#,
+            r#"{"a": 1, "\u0061": 2}"#,
         ] {
             assert_eq!(object(text.as_bytes()), None, "{text}");
         }

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use http::header::{AUTHORIZATION, COOKIE};
-use http::{HeaderName, HeaderValue};
 use http::request::Parts;
+use http::{HeaderName, HeaderValue};
 
 use crate::credential::{parameters_of, without};
 
@@ -47,7 +47,8 @@ impl TokenLocation {
             }
             Self::Cookie(name) => {
                 let lines = parts.headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
-                let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+                let pairs =
+                    lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
                 let values = pairs.filter(|(key, value)| *key == &**name && !value.is_empty());
                 values.map(|(_, value)| Cow::Borrowed(value.trim_matches('"'))).collect()
             }
@@ -75,7 +76,8 @@ impl TokenLocation {
                 let mut lines: Vec<String> = Vec::new();
                 for line in parts.headers.get_all(COOKIE) {
                     let text = String::from_utf8_lossy(line.as_bytes());
-                    let is_it = |pair: &&str| pair.trim().split_once('=').is_some_and(|(key, _)| key == &**name);
+                    let is_it =
+                        |pair: &&str| pair.trim().split_once('=').is_some_and(|(key, _)| key == &**name);
                     let kept: Vec<&str> =
                         text.split(';').filter(|pair| !is_it(pair)).map(str::trim).collect();
                     lines.push(kept.join("; "));

@@ -1,11 +1,12 @@
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaKeyPair,
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PSS_SHA256,
+    RsaKeyPair,
 };
-use aws_lc_rs::hmac;
 use http::Request;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -238,12 +239,27 @@ fn tokens_stand_where_rules_look() {
     let query = format!("/?a=1&access_token={token}&b=%20");
     for (locations, mut parts, taken, left) in [
         (TokenLocation::defaults(), request("/", None), false, None),
-        (TokenLocation::defaults(), request("/", Some(("authorization", format!("bearer {token}")))), true, None),
+        (
+            TokenLocation::defaults(),
+            request("/", Some(("authorization", format!("bearer {token}")))),
+            true,
+            None,
+        ),
         (TokenLocation::defaults(), request(&query, None), true, Some("/?a=1&b=%20")),
         (TokenLocation::defaults(), request("/", Some(("authorization", "Basic YTpi".into()))), false, None),
         (TokenLocation::defaults(), request("/", Some(("authorization", "Bearer ".into()))), false, None),
-        (vec![header("x-jwt", "Token ")], request("/", Some(("x-jwt", format!("Token {token}")))), true, None),
-        (vec![header("x-jwt", "Token ")], request("/", Some(("x-jwt", format!("token {token}")))), false, None),
+        (
+            vec![header("x-jwt", "Token ")],
+            request("/", Some(("x-jwt", format!("Token {token}")))),
+            true,
+            None,
+        ),
+        (
+            vec![header("x-jwt", "Token ")],
+            request("/", Some(("x-jwt", format!("token {token}")))),
+            false,
+            None,
+        ),
         (vec![header("x-jwt", "")], request("/", Some(("x-jwt", token.clone()))), true, None),
         (vec![TokenLocation::Param("t".into())], request(&query, None), false, Some(&*query)),
         (
@@ -355,7 +371,8 @@ fn claims_and_payload_go_on_in_headers_that_no_client_writes() {
 #[test]
 fn lists_of_words_are_claims_of_several_values() {
     let made = ec();
-    let token = made.token(json!({}), &json!({"iss": "https://i", "scope": "a b", "roles": "a b", "groups": "a b"}));
+    let token =
+        made.token(json!({}), &json!({"iss": "https://i", "scope": "a b", "roles": "a b", "groups": "a b"}));
     let rule = JwtRule { words: vec!["groups".into()], ..rule(made.keys(json!({}))) };
     let token = judged(&rule, &mut bearer(&token)).unwrap().unwrap();
     for (name, several) in [("scope", true), ("groups", true), ("roles", false)] {

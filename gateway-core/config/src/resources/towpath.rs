@@ -26,6 +26,10 @@ pub(crate) struct MeshSpec {
     #[serde(default)]
     pub(crate) extension_providers: Vec<ExtensionProviderSpec>,
     pub(crate) remote_jwks: Option<RemoteJwksSpec>,
+    #[serde(default)]
+    pub(crate) strict: bool,
+    #[serde(default)]
+    pub(crate) default_deny: bool,
 }
 
 /// How keys of issuers are fetched.

@@ -80,9 +80,7 @@ pub fn entry(backend: SocketAddr) -> Entry {
     };
     let snapshot = compile(&source, &options, None);
     assert!(!snapshot.has_errors(), "{:?}", snapshot.problems);
-    let Some(Duty::Edge { routes, guard, .. }) =
-        snapshot.listeners.into_iter().map(|l| l.duty).next()
-    else {
+    let Some(Duty::Edge { routes, guard, .. }) = snapshot.listeners.into_iter().map(|l| l.duty).next() else {
         panic!("the Gateway has no listener");
     };
     Entry {

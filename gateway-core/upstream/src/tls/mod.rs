@@ -209,7 +209,13 @@ async fn handshake(
         let detail = format!("{address} as {} did not agree to HTTP/2 by ALPN", server.name());
         return Err(Fault::new(Reason::ConnectFailed).with_detail(detail));
     }
-    let tls = TlsFacts { version, server_name: Some(Arc::clone(server.name())), alpn, identity: None, forwarded_cert: None };
+    let tls = TlsFacts {
+        version,
+        server_name: Some(Arc::clone(server.name())),
+        alpn,
+        identity: None,
+        forwarded_cert: None,
+    };
     let connection = Connection { tls: Some(tls), ..(*connected.connection).clone() };
     Ok(Connected { io: Box::new(stream), connection: Arc::new(connection) })
 }

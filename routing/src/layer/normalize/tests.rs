@@ -55,7 +55,11 @@ async fn the_client_is_who_trusted_proxies_tell() {
         let mut request = from_client(get("/", &[("x-forwarded-for", "203.0.113.7")]));
         let context = Context::of(request.extensions_mut());
         seen(NormalizeLayer::edge().with(settings), request).await.unwrap();
-        assert_eq!(context.client().copied(), client.map(|client| client.parse().unwrap()), "{trusted_proxies}");
+        assert_eq!(
+            context.client().copied(),
+            client.map(|client| client.parse().unwrap()),
+            "{trusted_proxies}"
+        );
     }
 }
 

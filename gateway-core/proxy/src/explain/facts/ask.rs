@@ -14,7 +14,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use towpath_auth::{ConnectionAuthorizeLayer, Facts, Http, HttpFacts};
 use towpath_gateway_core::{
-    Accepted, Body, Connection, Context, Fault, Flow, HttpService, Live, Reason, Request, Response, TlsFacts, TlsVersion,
+    Accepted, Body, Connection, Context, Fault, Flow, HttpService, Live, Reason, Request, Response, TlsFacts,
+    TlsVersion,
 };
 use towpath_observability::{AccessLog, Metrics, ProcessFacts, Recorder};
 use towpath_rate_limit::Store;
@@ -77,7 +78,13 @@ fn connection(fact: &Fact, sidecar: &Sidecar) -> Result<Connection, &'static str
     let server_name = fact.server_name();
     if identity.is_some() || server_name.is_some() {
         let server_name = server_name.map(Into::into);
-        connection.tls = Some(TlsFacts { version: TlsVersion::Tls13, server_name, alpn: None, identity, forwarded_cert: None });
+        connection.tls = Some(TlsFacts {
+            version: TlsVersion::Tls13,
+            server_name,
+            alpn: None,
+            identity,
+            forwarded_cert: None,
+        });
     }
     Ok(connection)
 }
@@ -192,7 +199,9 @@ fn status(answer: &[u8]) -> Option<StatusCode> {
 /// Stands for the application, and for authorizers that are asked.
 fn upstream(provider: Option<Provider>, app: Arc<str>, learned: Learned) -> HttpService {
     HttpService::new(service_fn(move |request: Request| {
-        let backend = Context::find(request.extensions()).and_then(Context::backend).map(|backend| Arc::clone(&backend.name));
+        let backend = Context::find(request.extensions())
+            .and_then(Context::backend)
+            .map(|backend| Arc::clone(&backend.name));
         let answer = if backend.as_deref() == Some(&*app) {
             note(&learned, |seen| seen.arrived = Some(arrived(&request)));
             Ok(Response::new(Body::empty()))
@@ -222,11 +231,14 @@ fn decided(provider: Option<Provider>, question: &Request) -> Result<Response, F
     let allowed = match provider {
         Some(Provider::Allow) => true,
         Some(Provider::Deny) => false,
-        None => return Err(Fault::new(Reason::ConnectFailed).with_detail("the facts do not say what it answers")),
+        None => {
+            return Err(Fault::new(Reason::ConnectFailed).with_detail("the facts do not say what it answers"));
+        }
     };
     if towpath_gateway_core::is_grpc(question.headers()) {
         // A `CheckResponse` in its frame, with the status OK or PERMISSION_DENIED (gRPC over HTTP/2).
-        let message: &'static [u8] = if allowed { &[0, 0, 0, 0, 2, 10, 0] } else { &[0, 0, 0, 0, 4, 10, 2, 8, 7] };
+        let message: &'static [u8] =
+            if allowed { &[0, 0, 0, 0, 2, 10, 0] } else { &[0, 0, 0, 0, 4, 10, 2, 8, 7] };
         let mut answer = Response::new(Body::from(Bytes::from_static(message)));
         let headers = answer.headers_mut();
         headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/grpc"));
@@ -292,7 +304,9 @@ impl Answer {
             (None, _) => "deny",
         };
         let reason = match told.reason {
-            reason if reason.is_empty() && seen.arrived.is_none() => "the request is not one of HTTP".to_owned(),
+            reason if reason.is_empty() && seen.arrived.is_none() => {
+                "the request is not one of HTTP".to_owned()
+            }
             reason => reason,
         };
         let upstream_headers = seen.arrived.map(|(_, headers)| headers);

@@ -105,8 +105,9 @@ fn facts(file: &Path) -> Result<Vec<Fact>, Failure> {
         return Err(format!("{name} has {length} bytes: is it the wrong file?").into());
     }
     let text = fs::read_to_string(file).map_err(|error| format!("cannot read {name}: {error}"))?;
-    let list: Vec<Value> = serde_json::from_str(&text)
-        .map_err(|error| format!("{name}: {error}; it holds a list of {{\"workload\": …, \"request\": …}}"))?;
+    let list: Vec<Value> = serde_json::from_str(&text).map_err(|error| {
+        format!("{name}: {error}; it holds a list of {{\"workload\": …, \"request\": …}}")
+    })?;
     let fact = |(place, value): (usize, Value)| {
         Fact::read(value).map_err(|error| format!("{name}: entry {place}: {error}").into())
     };

@@ -160,7 +160,12 @@ impl Fact {
         let aliases = workload.trust_domain_aliases.as_ref();
         let aliases = aliases.map(|aliases| aliases.iter().map(domain).collect::<Result<_, String>>());
         Ok(MeshSettings {
-            trust_domain: workload.trust_domain.as_ref().map(domain).transpose()?.unwrap_or(named.trust_domain),
+            trust_domain: workload
+                .trust_domain
+                .as_ref()
+                .map(domain)
+                .transpose()?
+                .unwrap_or(named.trust_domain),
             trust_domain_aliases: aliases.transpose()?.unwrap_or(named.trust_domain_aliases),
             root_namespace: workload.root_namespace.as_deref().map_or(named.root_namespace, Into::into),
             path_normalization: workload.path_normalization.map(form).or(named.path_normalization),
@@ -216,7 +221,8 @@ impl Fact {
         if !self.is_http() {
             return format!("TCP {} from {who}", request.port);
         }
-        let (method, path) = (request.method.as_deref().unwrap_or("-"), request.path.as_deref().unwrap_or("-"));
+        let (method, path) =
+            (request.method.as_deref().unwrap_or("-"), request.path.as_deref().unwrap_or("-"));
         format!("{method} {}:{}{path} from {who}", request.host.as_deref().unwrap_or("-"), request.port)
     }
 
@@ -238,7 +244,8 @@ impl Fact {
     /// The request as a client of HTTP/1.1 writes it.
     pub(super) fn bytes(&self) -> Vec<u8> {
         let request = &self.request;
-        let (method, path) = (request.method.as_deref().unwrap_or("-"), request.path.as_deref().unwrap_or("-"));
+        let (method, path) =
+            (request.method.as_deref().unwrap_or("-"), request.path.as_deref().unwrap_or("-"));
         let mut text = format!("{method} {path} HTTP/1.1\r\n");
         let own_host = request.headers.keys().any(|name| name.eq_ignore_ascii_case("host"));
         if let Some(host) = request.host.as_ref().filter(|_| !own_host) {
