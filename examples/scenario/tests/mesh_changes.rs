@@ -30,7 +30,7 @@ fn serve(stream: TcpStream) {
     stream.set_nodelay(true).unwrap();
     let (mut reader, mut writer) = (BufReader::new(stream.try_clone().unwrap()), stream);
     loop {
-        let (mut first, mut told) = (String::new(), "plaintext".to_owned());
+        let (mut first, mut told) = (String::new(), "plaintext");
         if !matches!(reader.read_line(&mut first), Ok(1..)) {
             return;
         }
@@ -43,7 +43,7 @@ fn serve(stream: TcpStream) {
                 break;
             }
             if line.to_ascii_lowercase().starts_with("x-forwarded-client-cert:") {
-                told = "mtls".to_owned();
+                told = "mtls";
             }
         }
         if first.contains("/stream") {

@@ -160,7 +160,9 @@ where
         }
     }
     let mut response = inner.call(request).await.map_err(Into::into)?;
-    changes.iter().for_each(|change| change.to_response(response.headers_mut()));
+    for change in &changes {
+        change.to_response(response.headers_mut());
+    }
     Ok(response)
 }
 

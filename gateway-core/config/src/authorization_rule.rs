@@ -5,6 +5,7 @@ use towpath_auth::{
     AuthorizationRule, Condition, NamespacePattern, Operation, PathPattern, Pattern, RequestPrincipal,
     ServiceAccount, Source, Values,
 };
+use towpath_gateway_core::TrustDomain;
 
 use crate::MeshSettings;
 use crate::resources::Text;
@@ -186,7 +187,7 @@ fn principals(mesh: &MeshSettings, value: &str) -> Vec<Pattern> {
         return as_is();
     }
     let wanted = Pattern::new(domain);
-    let domains: Vec<&str> = mesh.trust_domains().map(|domain| domain.as_str()).collect();
+    let domains: Vec<&str> = mesh.trust_domains().map(TrustDomain::as_str).collect();
     if domain != LOCAL_DOMAIN && !domains.iter().any(|domain| wanted.matches(domain)) {
         return as_is();
     }

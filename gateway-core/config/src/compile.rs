@@ -290,7 +290,7 @@ fn compile_role(
     snapshot.plaintext_hops = plaintext_hops(&work);
     let Work { problems, status, listeners, backends, credentials, .. } = work;
     let (endpoints, budgets) = backends.into_kept();
-    let kept = Kept { endpoints, budgets, credentials, remote_keys, ..Kept::default() };
+    let kept = Kept { endpoints, budgets, remote_keys, credentials, ..Kept::default() };
     let mut snapshot = Snapshot { listeners, problems, status, kept, ..snapshot };
     snapshot.problems.extend(snapshot.not_strict().map(Problem::error));
     snapshot

@@ -71,7 +71,7 @@ fn listener(listener: &Listener) -> Value {
             set(&mut value, "inbound", inbound.iter().map(|inbound| &*inbound.name).collect());
         }
         Duty::Outbound { routes, normalization } => {
-            set(&mut value, "pathNormalization", paths(normalization));
+            set(&mut value, "pathNormalization", paths(*normalization));
             set(&mut value, "duty", "outbound".into());
             set(&mut value, "routes", routes.iter().map(table).collect());
         }
@@ -82,12 +82,12 @@ fn listener(listener: &Listener) -> Value {
 /// What holds before a request goes on.
 fn guard(value: &mut Value, guard: &Guard) {
     let rules = guard.authentication.rules().iter();
-    set(value, "pathNormalization", paths(&guard.normalization));
+    set(value, "pathNormalization", paths(guard.normalization));
     set(value, "issuers", rules.map(|rule| &*rule.issuer).collect());
     set(value, "authorization", (!guard.authorization.is_empty()).into());
 }
 
-fn paths(normalization: &routing::Normalization) -> Value {
+fn paths(normalization: routing::Normalization) -> Value {
     let name = match normalization.paths {
         routing::PathNormalization::None => "NONE",
         routing::PathNormalization::Base => "BASE",

@@ -29,7 +29,7 @@ fn in_records(flight: &[u8], size: usize) -> Vec<u8> {
         let length = u16::try_from(part.len()).unwrap().to_be_bytes();
         [&[0x16, 3, 1], &length[..], part].concat()
     };
-    message.chunks(size).flat_map(|part| record(part)).collect()
+    message.chunks(size).flat_map(record).collect()
 }
 
 fn at_once(bytes: &[u8]) -> io::Result<Hello> {
@@ -80,7 +80,7 @@ fn what_is_no_hello_is_an_error() {
 #[test]
 fn a_hello_without_end_is_given_up() {
     // A handshake message that says it has 16 MiB, in full records.
-    let message = [&[1, 0xff, 0xff, 0xff][..], &[0; 200_000]].concat();
+    let message = [&[1, 0xff, 0xff, 0xff][..], &vec![0; 200_000]].concat();
     let bytes = in_records(&[&[0; 5][..], &message].concat(), 16_000);
     assert!(at_once(&bytes).is_err());
 }

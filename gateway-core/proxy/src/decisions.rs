@@ -186,7 +186,7 @@ fn bytes(request: &Value) -> String {
     let text = |name: &str| request[name].as_str().unwrap();
     let mut head = format!("{} {} HTTP/1.1\r\nhost: {}\r\n", text("method"), text("path"), text("host"));
     for (name, value) in request["headers"].as_object().unwrap() {
-        head.push_str(&format!("{name}: {}\r\n", value.as_str().unwrap()));
+        head.extend([name, ": ", value.as_str().unwrap(), "\r\n"]);
     }
     head + "connection: close\r\n\r\n"
 }

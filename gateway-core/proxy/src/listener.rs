@@ -435,8 +435,7 @@ impl Modes {
         if **self.next.load() == Some(new) {
             return;
         }
-        let apart =
-            !(old.takes_plaintext() && new.takes_plaintext()) && !(old.takes_mtls() && new.takes_mtls());
+        let apart = !(old.takes_plaintext() && new.takes_plaintext() || old.takes_mtls() && new.takes_mtls());
         if !apart {
             self.next.store(None);
             self.store(new);

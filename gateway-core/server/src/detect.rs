@@ -22,7 +22,7 @@ use crate::sniff::agreed;
 const ROOM: usize = 24;
 
 /// Hands a connection to one of two services: to `http` if it begins as HTTP/1 or HTTP/2 does, to `opaque` if not. A client
-/// that waits for the server to speak first, as with MySQL or SMTP, is opaque once it was silent for the time that it has.
+/// that waits for the server to speak first, as with SMTP, is opaque once it was silent for the time that it has.
 #[derive(Debug, Clone)]
 pub struct Detect<H, O> {
     http: H,

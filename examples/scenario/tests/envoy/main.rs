@@ -43,9 +43,8 @@ fn answer(address: SocketAddr) -> Answer {
 
 /// The value of a header in a head.
 fn header(head: &str, name: &str) -> String {
-    let line = head
-        .lines()
-        .find_map(|line| line.to_ascii_lowercase().starts_with(&format!("{name}:")).then_some(line));
+    let named = format!("{name}:");
+    let line = head.lines().find(|line| line.to_ascii_lowercase().starts_with(&named));
     line.and_then(|line| line.split_once(": ")).map(|(_, value)| value.to_owned()).unwrap_or_default()
 }
 

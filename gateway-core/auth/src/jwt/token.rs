@@ -14,7 +14,7 @@ use super::json::{Members, object, text};
 const MAX_TOKEN: usize = 32 << 10;
 
 /// How far clocks may be apart, as in Envoy.
-const SKEW: Duration = Duration::from_secs(60);
+const SKEW: Duration = Duration::from_mins(1);
 
 /// Claims that are lists of words in one string, whatever a rule says (Istio, `JWTRule.spaceDelimitedClaims`).
 const WORDS: [&str; 2] = ["scope", "permission"];
