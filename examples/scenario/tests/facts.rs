@@ -1,4 +1,5 @@
-//! `explain --facts`, by the program: the table of decisions, and what is wrong with a file.
+//! `explain --facts` and `explain --from`, by the program: the table of decisions, what every policy says, and what is wrong
+//! with a question.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
 
 use std::collections::BTreeMap;
@@ -83,8 +84,8 @@ fn a_person_reads_a_line_a_fact() {
     assert_eq!(
         out.lines().collect::<Vec<_>>(),
         [
-            "deny  403   GET b:80/a from plaintext: a DENY policy matches (shop/no-gets, rule 0)",
-            "allow 200   PUT b:80/a from plaintext: no DENY policy matches, and there is no ALLOW policy",
+            "deny  403   GET b/a on port 80 from plaintext: a DENY policy matches (shop/no-gets, rule 0)",
+            "allow 200   PUT b/a on port 80 from plaintext: no DENY policy matches, and there is no ALLOW policy",
         ]
     );
 }
@@ -116,4 +117,80 @@ fn what_is_wrong_with_a_file_is_told() {
     fs::remove_file(dir.path().join("facts.json")).unwrap();
     let (code, _, err) = explain(dir.path(), &[]);
     assert!(code != Some(0) && err.contains("cannot read"), "{err}");
+}
+
+/// A workload with a policy, as resources.
+const BOOKS: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {namespace: shop, name: books-0, labels: {app: books}}
+spec: {serviceAccountName: books}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {namespace: shop, name: books}
+spec: {mtls: {mode: STRICT}}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {namespace: shop, name: callers}
+spec: {rules: [{from: [{source: {principals: ["*/sa/web"]}}]}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {namespace: shop, name: no-admin}
+spec: {action: DENY, rules: [{to: [{operation: {paths: ["/admin*"]}}]}]}
+"#;
+
+#[test]
+fn a_caller_is_told_what_every_policy_says() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("books.yaml"), BOOKS).unwrap();
+    let ask = |workload: &str, from: &str, request: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_scenario"))
+            .args(["sidecar", "explain", "--config"])
+            .arg(dir.path())
+            .args(["--workload", workload, "--from", from, "--request", request])
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.success(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let web = "spiffe://cluster.local/ns/shop/sa/web";
+    for (from, request, expected) in [
+        (
+            web,
+            "GET http://books/1",
+            &[
+                "allow 200   GET books/1 on port 80 from cluster.local/ns/shop/sa/web: an ALLOW policy matches (shop/callers, rule 0)",
+                "  DENY   shop/no-admin: no rule matches",
+                "  ALLOW  shop/callers: rule 0 matches",
+            ][..],
+        ),
+        (
+            web,
+            "GET http://books/admin/1",
+            &[
+                "deny  403   GET books/admin/1 on port 80 from cluster.local/ns/shop/sa/web: a DENY policy matches (shop/no-admin, rule 0)",
+                "  DENY   shop/no-admin: rule 0 matches",
+                "  ALLOW  shop/callers: rule 0 matches",
+            ],
+        ),
+        (
+            "plaintext",
+            "GET http://books/1",
+            &[
+                "deny  reset GET books/1 on port 80 from plaintext: the mode is STRICT, and the peer speaks plaintext",
+                "  no policy is asked: the connection is refused",
+            ],
+        ),
+    ] {
+        let (success, told) = ask("shop/books-0", from, request);
+        assert!(success, "{told}");
+        assert_eq!(told.lines().collect::<Vec<_>>(), expected);
+    }
+    let (success, told) = ask("shop/nobody", web, "GET http://books/1");
+    assert!(!success && told.contains("there is no Pod and no WorkloadEntry shop/nobody"), "{told}");
+    let (success, told) = ask("shop/books-0", "web", "GET http://books/1");
+    assert!(!success && told.contains("a SPIFFE id begins with spiffe://"), "{told}");
 }

@@ -158,9 +158,10 @@ pub(super) struct Match {
     pub(super) rule: Option<usize>,
 }
 
-/// What every policy in force has to say about a request.
-pub(super) fn matches(sidecar: &Sidecar, fact: &Fact) -> Vec<Match> {
-    let (Ok(connection), Some(request)) = (connection(fact, sidecar), fact.head()) else { return Vec::new() };
+/// What every policy in force has to say about a request; `None` where it does not come to that, for the connection is
+/// refused.
+pub(super) fn matches(sidecar: &Sidecar, fact: &Fact) -> Option<Vec<Match>> {
+    let (connection, request) = (connection(fact, sidecar).ok()?, fact.head()?);
     let target = judged(sidecar, fact).unwrap_or_default();
     let path = target.split('?').next().unwrap_or_default().to_owned();
     let (mut parts, ()) = request.into_parts();
@@ -188,7 +189,7 @@ pub(super) fn matches(sidecar: &Sidecar, fact: &Fact) -> Vec<Match> {
         policy: policy.name.to_string(),
         rule,
     });
-    told.collect()
+    Some(told.collect())
 }
 
 /// The status of an answer of HTTP/1.1.

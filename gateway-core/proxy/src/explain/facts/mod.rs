@@ -71,12 +71,14 @@ pub(crate) fn explain_from(
         }
         Output::Text => {
             let mut text = text(&[fact], &[answer]);
-            for Match { action, policy, rule } in &policies {
+            for Match { action, policy, rule } in policies.iter().flatten() {
                 let says = rule.map_or("no rule matches".to_owned(), |rule| format!("rule {rule} matches"));
                 let _ = writeln!(text, "  {action:6} {policy}: {says}");
             }
-            if policies.is_empty() {
-                text.push_str("  no policy is in force\n");
+            match &policies {
+                None => text.push_str("  no policy is asked: the connection is refused\n"),
+                Some(policies) if policies.is_empty() => text.push_str("  no policy is in force\n"),
+                Some(_) => {}
             }
             print(&text);
         }
@@ -167,7 +169,8 @@ fn sidecar(snapshot: &Snapshot, fact: &Fact) -> Result<Sidecar, Failure> {
         _ => None,
     });
     let Some((listener, mode, mut guard)) = inbound else {
-        return Err("the configuration cannot be compiled for a sidecar: see `check`".into());
+        let why = snapshot.problems.first().map(|problem| format!(": {problem}")).unwrap_or_default();
+        return Err(format!("nothing would be taken in for this workload{why}").into());
     };
     if let Some(trusted_proxies) = fact.trusted_proxies() {
         let edge = MeshSettings { trusted_proxies, ..snapshot.mesh.clone() }.edge_normalization();

@@ -223,7 +223,11 @@ impl Fact {
         }
         let (method, path) =
             (request.method.as_deref().unwrap_or("-"), request.path.as_deref().unwrap_or("-"));
-        format!("{method} {}:{}{path} from {who}", request.host.as_deref().unwrap_or("-"), request.port)
+        format!(
+            "{method} {}{path} on port {} from {who}",
+            request.host.as_deref().unwrap_or("-"),
+            request.port
+        )
     }
 
     /// The head of the request; `None` if it is none of HTTP.
