@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use towpath_config::{GivenWorkload, Options, Role, Source, compile};
 use towpath_gateway_core::{
-    Accepted, Connected, Connection, Destination, Endpoint, Fault, Protocol, SpiffeId, TrustDomain,
+    Accepted, Connected, Connection, Destination, Endpoint, Fault, Protocol, SpiffeId, TrustDomain, Workload,
 };
 use towpath_mesh_mtls::{Credential, Identity, OriginateLayer, Refusals, TrustBundle};
 use towpath_observability::{AccessLog, Metrics, ProcessFacts};
@@ -112,7 +112,7 @@ impl Mesh {
     }
 }
 
-/// Heads of requests that came.
+/// Heads of requests that came, or what came instead of one.
 type Heads = Arc<Mutex<Vec<String>>>;
 
 /// A server of HTTP/1.1 that answers everything with this status.
@@ -181,8 +181,11 @@ fn gateway(namespace: &str, port: u16, app: SocketAddr) -> String {
     )
 }
 
-/// The request as its client writes it.
+/// What its client writes: a request, or bytes that are none.
 fn bytes(request: &Value) -> String {
+    if request["protocol"] == "tcp" {
+        return "\u{1}no request\r\n\r\n".to_owned();
+    }
     let text = |name: &str| request[name].as_str().unwrap();
     let mut head = format!("{} {} HTTP/1.1\r\nhost: {}\r\n", text("method"), text("path"), text("host"));
     for (name, value) in request["headers"].as_object().unwrap() {
@@ -273,7 +276,8 @@ async fn served(entry: &Value, authority: &Mesh) -> Value {
         Some(principal) => {
             let ours: TrustDomain = snapshot.mesh.trust_domain.clone();
             let client = authority.identity(&format!("spiffe://{principal}"), &[ours]);
-            match secured(client, &snapshot.mesh.trust_domain, near).await {
+            let endpoint = endpoint(request, &snapshot.mesh.trust_domain).unwrap();
+            match secured(client, endpoint, near).await {
                 Ok(connected) => talk(connected.io, &line).await,
                 Err(_) => String::new(),
             }
@@ -281,25 +285,48 @@ async fn served(entry: &Value, authority: &Mesh) -> Value {
     };
     serving.await.unwrap().unwrap();
     let heads = arrived.lock().unwrap().clone();
+    if request["protocol"] == "tcp" {
+        // Bytes of nobody's protocol are carried to the application as they are, and its answer back, or nothing is.
+        let carried = heads == [line] && answer.starts_with("HTTP/1.1 200");
+        assert!(carried || (heads.is_empty() && answer.is_empty()), "{heads:?} {answer}");
+        let (decision, status) = if carried { ("allow", "open") } else { ("deny", "reset") };
+        return json!({"decision": decision, "status": status});
+    }
     told(&answer, &heads)
+}
+
+/// What the client takes the sidecar for: an endpoint whose handshake names the server that the entry asks for. `None` if no
+/// handshake of the mesh's would.
+fn endpoint(request: &Value, domain: &TrustDomain) -> Option<Endpoint> {
+    let mut endpoint = Endpoint::plaintext(([127, 0, 0, 1], 1).into());
+    if let Some(name) = request["sni"].as_str() {
+        let (port, host) = name.strip_prefix("outbound_.")?.split_once("_._.")?;
+        let mut labels = host.splitn(3, '.');
+        let (name, namespace) = (labels.next()?, labels.next()?);
+        endpoint.address.set_port(port.parse().ok()?);
+        endpoint.workload =
+            Workload { name: format!("{namespace}/{name}").into(), cluster: labels.next()?.into() };
+    }
+    let id: SpiffeId = format!("spiffe://{domain}/ns/own/sa/app").parse().ok()?;
+    let protocol = if request["protocol"] == "tcp" { Protocol::Opaque } else { Protocol::Http1 };
+    Some(endpoint.with_mtls([id]).with_protocol(protocol))
 }
 
 /// The client's end of a connection, with mesh mTLS.
 async fn secured(
     client: Identity,
-    domain: &TrustDomain,
+    endpoint: Endpoint,
     io: tokio::io::DuplexStream,
 ) -> Result<Connected, Fault> {
-    let id: SpiffeId = format!("spiffe://{domain}/ns/own/sa/app").parse().unwrap();
-    let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let address = endpoint.address;
     let io = Arc::new(Mutex::new(Some(io)));
     let connector = service_fn(move |_: Destination| {
         let io = io.lock().unwrap().take().unwrap();
         let connection = Arc::new(Connection::plaintext(address, address));
         std::future::ready(Ok::<_, Fault>(Connected { io: Box::new(io), connection }))
     });
-    let endpoint = Arc::new(Endpoint::plaintext(address).with_mtls([id]));
-    let to = Destination { endpoint, protocol: Protocol::Http1 };
+    let protocol = endpoint.protocol;
+    let to = Destination { endpoint: Arc::new(endpoint), protocol };
     OriginateLayer::new(Some(client)).layer(connector).oneshot(to).await
 }
 
@@ -332,10 +359,10 @@ fn told(answer: &str, heads: &[String]) -> Value {
 async fn a_real_listener_does_as_the_table_says() {
     let authority = Mesh::new();
     let mut wrong = Vec::new();
-    // Layer 4 has listeners of its own; which server name a client of the mesh sends is not its to choose.
-    let by_requests =
-        |entry: &&Value| entry["request"]["protocol"] == "http" && entry["request"]["sni"].is_null();
-    for entry in entries().iter().filter(by_requests) {
+    let domain: TrustDomain = "td.example".parse().unwrap();
+    let entries = entries();
+    let can_be_sent = |entry: &&Value| endpoint(&entry["request"], &domain).is_some();
+    for entry in entries.iter().filter(can_be_sent) {
         let found = differences(entry, &served(entry, &authority).await);
         if !found.is_empty() {
             wrong.push(format!("{}: {found:?}\n{entry}", entry["id"]));
