@@ -2,6 +2,7 @@
 
 mod facts;
 mod identity;
+mod needs;
 mod pattern;
 mod rule;
 mod template;
@@ -15,6 +16,7 @@ use towpath_gateway_core::{Connection, Decision, DryRun};
 
 pub use facts::{Facts, Http, HttpFacts};
 pub use identity::{NamespacePattern, RequestPrincipal, ServiceAccount};
+pub use needs::Needs;
 pub use pattern::Pattern;
 pub use template::{InvalidTemplate, PathTemplate};
 

@@ -20,7 +20,7 @@ pub use admit::AdmitFuture;
 pub use api_key::{ApiKeyDigest, ApiKeyLocation, ApiKeys, InvalidDigest};
 pub use authorization::{
     Action, AuthorizationPolicies, AuthorizationPolicy, AuthorizationRule, Condition, Facts, Ground, Http,
-    HttpFacts, InvalidTemplate, NamespacePattern, Operation, PathPattern, PathTemplate, Pattern,
+    HttpFacts, InvalidTemplate, NamespacePattern, Needs, Operation, PathPattern, PathTemplate, Pattern,
     RequestPrincipal, ServiceAccount, Source, Values, Verdict,
 };
 pub use authorize::{Authorize, AuthorizeLayer};

@@ -24,9 +24,10 @@ use crate::scope::Place;
 use crate::snapshot::Kept;
 use crate::status::ObjectStatus;
 use crate::topology::{Plan, Rules, plan};
+use crate::unmet::Offered;
 use crate::{
     Guard, Listener, MeshSettings, ObjectName, PlaintextHop, PortMap, Problem, Role, Scenario, Snapshot,
-    Source, authorization, edge, policy, provider, sidecar, status,
+    Source, authorization, edge, policy, provider, sidecar, status, unmet,
 };
 
 /// For whom a directory is compiled.
@@ -217,7 +218,10 @@ impl Work<'_> {
             // The gateway in front is a proxy more.
             normalization.trusted_proxies = normalization.trusted_proxies.saturating_add(1);
         }
-        self.guard(&places, normalization)
+        let guard = self.guard(&places, normalization);
+        // Who has an identity at a gateway is not said by the resources alone.
+        unmet::report(self, &guard, Offered { identity: true, token: !guard.authentication.is_empty() });
+        guard
     }
 }
 

@@ -63,6 +63,7 @@ mod source;
 mod status;
 mod suggest;
 mod topology;
+mod unmet;
 
 pub use compile::{GivenWorkload, Options, compile};
 pub use json::rule_settings;

@@ -20,6 +20,7 @@ use crate::resources::route::{ParentRef, RouteSpec};
 use crate::rule::compile as compile_rules;
 use crate::scope::Place;
 use crate::status::{Body, item, parent};
+use crate::unmet::{self, Offered};
 use crate::{Application, Duty, InboundPort, Listener, ObjectName, Problem, StreamTls};
 
 /// Compiles the listeners of a sidecar.
@@ -70,7 +71,8 @@ fn unknown_workload(work: &mut Work<'_>, inbound: &[InboundPort]) {
 
 fn take_in(work: &mut Work<'_>, port: InboundPort, facts: &Facts) {
     let demand = work.peers.demand((&facts.namespace, &facts.labels), port.port);
-    let mode = match demand.mode {
+    let wanted = demand.mode;
+    let mode = match wanted {
         mode if work.options.has_identity => mode,
         // Plaintext alone is not what was asked for: nothing can be let in.
         MtlsMode::Strict => {
@@ -90,6 +92,9 @@ fn take_in(work: &mut Work<'_>, port: InboundPort, facts: &Facts) {
     let endpoint = work.backends.shared(endpoint);
     let app = Arc::new(Backend::new(Arc::clone(&name), Balance::default(), vec![endpoint]));
     let guard = work.guard(&[Place::Workload(facts.place())], work.mesh.normalization());
+    // Without HTTP a rule about tokens is void or widened, and no token is looked for.
+    let token = application == Application::Opaque || !guard.authentication.is_empty();
+    unmet::report(work, &guard, Offered { identity: wanted != MtlsMode::Disable, token });
     let duty = Duty::Inbound { port: port.port, mode, guard, application, app };
     work.listeners.push(Listener { name, address: port.listen, duty });
 }

@@ -382,3 +382,36 @@ fn a_strict_mesh_names_what_nothing_protects() {
         );
     }
 }
+
+#[test]
+fn a_rule_that_no_request_satisfies_is_told_of_with_its_place() {
+    let policy = |rule: &str| {
+        policy(
+            "p",
+            "shop",
+            &format!("{{action: ALLOW, rules: [{{to: [{{operation: {{methods: [GET]}}}}]}}, {rule}]}}"),
+        )
+    };
+    let disable = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p, namespace: shop}\nspec: {mtls: {mode: DISABLE}}\n---\n";
+    let tokens = "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: r, namespace: shop}\nspec: {jwtRules: [{issuer: a, jwks: '{\"keys\": []}'}]}\n---\n";
+    let identity = policy("{from: [{source: {namespaces: [shop]}}]}");
+    let token = policy("{when: [{key: 'request.auth.claims[a]', values: [b]}]}");
+    let neither = policy("{from: [{source: {notPrincipals: [a]}}, {source: {requestPrincipals: ['*']}}]}");
+    let opaque = "apiVersion: v1\nkind: Pod\nmetadata: {name: raw-0, namespace: shop, labels: {app: raw}}\nspec: {}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: raw, namespace: shop}\nspec: {selector: {app: raw}, ports: [{name: tcp, port: 9080}]}\n---\n";
+    let at = "1.yaml:4:70: AuthorizationPolicy shop/p: a rule holds for no request: it asks for";
+    for (texts, expected) in [
+        (identity.clone(), None),
+        (identity + disable, Some("an identity, and where the mode is DISABLE nobody has one")),
+        (token.clone(), Some("a token, and no RequestAuthentication checks one")),
+        (token.clone() + tokens, None),
+        (token + opaque, None),
+        (neither + disable, None),
+    ] {
+        let workload = if texts.contains("raw-0") { "shop/raw-0" } else { "shop/pages-0" };
+        let snapshot = compiled(&[WORLD, &texts], &sidecar(workload, ""));
+        assert!(!snapshot.listeners.is_empty(), "{:?}", snapshot.problems);
+        let told = problems(&snapshot).into_iter().filter(|problem| problem.contains("holds for no request"));
+        let expected = expected.map(|why| format!("error: {at} {why}"));
+        assert_eq!(told.collect::<Vec<_>>(), Vec::from_iter(expected), "{texts}");
+    }
+}
