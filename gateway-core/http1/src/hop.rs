@@ -34,7 +34,17 @@ pub fn strip(headers: &mut HeaderMap) {
 
 /// Whether a header concerns one connection alone, whatever `Connection` says.
 pub fn is_hop_by_hop(name: &HeaderName) -> bool {
-    [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, TE, UPGRADE, HTTP2_SETTINGS].contains(name)
+    // Asked of every header line: a text is told apart by its length, while a `HeaderName` has to be made and dropped.
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "transfer-encoding"
+            | "te"
+            | "upgrade"
+            | "http2-settings"
+    )
 }
 
 /// Whether a field may be sent as a trailer: not what frames or routes a message, nor what concerns its connection (RFC
