@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context as Task, Poll, ready};
+use std::task::{Context as Task, Poll};
 
 use pin_project_lite::pin_project;
 use towpath_gateway_core::Fault;
@@ -49,7 +49,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            StateProj::Admitted { answer } => Poll::Ready(ready!(answer.poll(cx)).map_err(Into::into)),
+            StateProj::Admitted { answer } => answer.poll(cx).map_err(Into::into),
             // Once it has ended it stays pending, as a future may.
             StateProj::Refused { fault } => {
                 fault.take().map_or(Poll::Pending, |fault| Poll::Ready(Err(fault)))

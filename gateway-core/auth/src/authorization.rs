@@ -116,7 +116,8 @@ impl AuthorizationPolicies {
 
     fn decide(&self, facts: &Facts<'_>) -> Verdict {
         let first = |list: &[AuthorizationPolicy]| {
-            list.iter().find_map(|policy| Some((Arc::clone(&policy.name), policy.matching(facts)?)))
+            let (policy, rule) = list.iter().find_map(|policy| Some((policy, policy.matching(facts)?)))?;
+            Some((Arc::clone(&policy.name), rule))
         };
         if let (Http::None, Some(found)) = (&facts.http, first(&self.custom)) {
             return Verdict::of(false, Some(found), Ground::NobodyToAsk);
@@ -159,17 +160,13 @@ impl Verdict {
         let (policy, rule) = found.unzip();
         Self { allowed, policy, rule, ground, audit: None, dry_run: None }
     }
+}
 
-    /// What is kept of it.
-    pub(crate) fn decision(&self) -> Decision {
-        Decision {
-            allowed: self.allowed,
-            policy: self.policy.clone(),
-            rule: self.rule,
-            why: self.ground.as_str(),
-            audit: self.audit.clone(),
-            dry_run: self.dry_run.clone(),
-        }
+/// What is kept of it.
+impl From<Verdict> for Decision {
+    fn from(verdict: Verdict) -> Self {
+        let Verdict { allowed, policy, rule, ground, audit, dry_run } = verdict;
+        Self { allowed, policy, rule, why: ground.as_str(), audit, dry_run }
     }
 }
 

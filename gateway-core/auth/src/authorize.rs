@@ -109,7 +109,7 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let context = Context::of(request.extensions_mut());
         let verdict = self.settings.verdict(&request, &context);
-        match verdict.and_then(|verdict| settle(&verdict, &context)) {
+        match verdict.and_then(|verdict| settle(verdict, &context)) {
             Ok(()) => AdmitFuture::admitted(self.inner.call(request)),
             Err(fault) => AdmitFuture::refused(fault),
         }
@@ -117,16 +117,18 @@ where
 }
 
 /// Keeps a verdict, and blames its policy if it refuses.
-pub(crate) fn settle(verdict: &Verdict, context: &Context) -> Result<(), Fault> {
-    context.set_decision(verdict.decision())?;
-    if verdict.allowed {
-        return Ok(());
-    }
+pub(crate) fn settle(verdict: Verdict, context: &Context) -> Result<(), Fault> {
+    let refused = (!verdict.allowed).then(|| refusal(&verdict));
+    context.set_decision(verdict.into())?;
+    refused.map_or(Ok(()), Err)
+}
+
+fn refusal(verdict: &Verdict) -> Fault {
     let fault = Fault::new(Reason::Denied).with_detail(verdict.ground.as_str());
-    Err(match &verdict.policy {
+    match &verdict.policy {
         Some(name) => fault.with_policy(Arc::clone(name)),
         None => fault,
-    })
+    }
 }
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ impl ConnectionAuthorizeLayer {
         let Some(connection) = context.connection() else {
             return Err(Fault::new(Reason::Internal).with_detail("the flow is on no connection"));
         };
-        settle(&self.verdict(connection), context)
+        settle(self.verdict(connection), context)
     }
 }
 

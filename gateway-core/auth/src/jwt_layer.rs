@@ -85,22 +85,29 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
         let rules = self.rules.load();
         if rules.is_empty() {
+            drop(rules);
             return AdmitFuture::admitted(self.inner.call(request));
         }
-        if is_preflight(&request) {
-            rules.strip(request.headers_mut());
-            return AdmitFuture::admitted(self.inner.call(request));
-        }
-        let context = Context::of(request.extensions_mut());
-        let (mut parts, body) = request.into_parts();
-        match admit(&rules, &context, &mut parts) {
-            Ok(()) => AdmitFuture::admitted(self.inner.call(Request::from_parts(parts, body))),
+        match checked(&rules, request) {
+            Ok(request) => AdmitFuture::admitted(self.inner.call(request)),
             Err(fault) => AdmitFuture::refused(fault),
         }
     }
+}
+
+/// The request with its token taken.
+fn checked<B>(rules: &RequestAuthentications, mut request: Request<B>) -> Result<Request<B>, Fault> {
+    if is_preflight(&request) {
+        rules.strip(request.headers_mut());
+        return Ok(request);
+    }
+    let context = Context::of(request.extensions_mut());
+    let (mut parts, body) = request.into_parts();
+    admit(rules, &context, &mut parts)?;
+    Ok(Request::from_parts(parts, body))
 }
 
 /// A browser asks ahead without credentials (Fetch standard, CORS-preflight request).

@@ -13,7 +13,6 @@ pub(crate) fn with_facts<B, T>(
     port: Option<u16>,
     look: impl FnOnce(&Facts<'_>) -> T,
 ) -> Result<T, Fault> {
-    let connection = context.connection();
     let http = Http::Request(HttpFacts {
         method: request.method().as_str(),
         host: host(request.uri(), request.headers())?,
@@ -21,11 +20,14 @@ pub(crate) fn with_facts<B, T>(
         headers: request.headers(),
         token: context.token(),
     });
-    let facts = match connection {
+    let mut facts = match context.connection() {
         Some(connection) => of_connection(connection, port, http),
         None => Facts { port, http, ..Facts::default() },
     };
-    Ok(look(&Facts { remote_ip: context.client().copied().or(facts.remote_ip), ..facts }))
+    if let Some(client) = context.client() {
+        facts.remote_ip = Some(*client);
+    }
+    Ok(look(&facts))
 }
 
 /// The facts of a connection.
