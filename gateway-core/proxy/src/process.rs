@@ -24,8 +24,8 @@ use crate::{Failure, Program, admin, check, credential, log, refused, status};
 /// After how long a listener that could not be opened is tried again: the port may be free by then.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 
-/// How long clients let servers go ahead when the way in which they are spoken to changes. Servers take both ways for longer:
-/// [`NARROWED_AFTER`](crate::listener::NARROWED_AFTER).
+/// How long clients let servers go ahead when the way in which they are spoken to changes. Servers take both ways for longer
+/// (`listener/modes.rs`).
 const SERVERS_FIRST: Duration = Duration::from_secs(1);
 
 /// Runs a proxy until SIGTERM or Ctrl-C.
