@@ -19,7 +19,7 @@ const COMPILED_AND_APPLIED: Duration = Duration::from_millis(150);
 const BYTES: usize = 620;
 
 /// Routes of hosts and paths of their own, a hundred in a file, and one Service.
-fn files(routes: usize) -> Vec<(String, String)> {
+fn files() -> Vec<(String, String)> {
     let mut files = vec![(
         "gateway.yaml".to_owned(),
         "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: g, namespace: n}\nspec: \
@@ -29,7 +29,7 @@ fn files(routes: usize) -> Vec<(String, String)> {
          addressType: IPv4\nendpoints: [{addresses: [127.0.0.1]}]\nports: [{name: '', port: 8000}]\n"
             .to_owned(),
     )];
-    for file in 0..routes / 100 {
+    for file in 0..ROUTES / 100 {
         let mut text = String::new();
         for number in file * 100..(file + 1) * 100 {
             let _ = write!(
@@ -37,7 +37,7 @@ fn files(routes: usize) -> Vec<(String, String)> {
                 "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r{number}, namespace: n}}\n\
                  spec: {{parentRefs: [{{name: g}}], hostnames: [h{}.example], rules: [{{matches: [{{path: {{type: PathPrefix, \
                  value: /r{number}}}}}], backendRefs: [{{name: s, port: 80}}]}}]}}\n",
-                number % (routes / 10)
+                number % 1000
             );
         }
         files.push((format!("{file:03}.yaml"), text));
@@ -58,7 +58,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
 #[test]
 #[ignore = "times are of an optimized build"]
 fn ten_thousand_routes_are_in_force_in_no_time() {
-    let source = Source::from_files(files(ROUTES));
+    let source = Source::from_files(files());
     let options = Options::new(Role::Gateway);
     let began = Instant::now();
     let first = compile(&source, &options, None);
@@ -85,13 +85,12 @@ fn ten_thousand_routes_are_in_force_in_no_time() {
 
 #[test]
 fn a_route_takes_little_memory() {
-    const FEW: usize = ROUTES / 10;
-    let snapshot = compile(&Source::from_files(files(FEW)), &Options::new(Role::Gateway), None);
+    let snapshot = compile(&Source::from_files(files()), &Options::new(Role::Gateway), None);
     let routes = tables(&snapshot.listeners);
     let mut table = None;
     let held = allocation_counter::measure(|| table = Some(Routes::new(routes)));
     // The settings that the table took over are not in it: they are the snapshot's as well.
-    let each = usize::try_from(held.bytes_current).unwrap() / FEW;
+    let each = usize::try_from(held.bytes_current).unwrap() / ROUTES;
     println!("{each} bytes of the table for each route");
     assert!(each > 100, "nothing was counted");
     assert!(each <= BYTES, "{each} bytes for each route, at most {BYTES} are allowed");
