@@ -4,17 +4,10 @@
 
 #[path = "../fuzz/checks.rs"]
 mod checks;
+#[path = "../fuzz/each.rs"]
+mod each;
 
-fn each(target: &str, check: fn(&[u8])) {
-    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-    let mut found = 0;
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
-        (0..=bytes.len()).for_each(|end| check(&bytes[..end]));
-        found += 1;
-    }
-    assert!(found >= 4, "the corpus of {target} is missing");
-}
+use each::each;
 
 #[test]
 fn spiffe_id() {
