@@ -47,6 +47,7 @@ pub use layer::flow::{FlowRouteLayer, RouteFlow};
 pub use layer::inject::{InjectFaults, InjectFuture, InjectLayer};
 pub use layer::mirror::{MirrorLayer, MirrorRequests, Spawn};
 pub use layer::normalize::{Normalization, Normalize, NormalizeFuture, NormalizeLayer};
+pub use layer::original_destination::{OriginalDestination, OriginalDestinationLayer};
 pub use layer::persist::{PersistFuture, PersistLayer, PersistSessions};
 pub use layer::respond::{RespondDirectly, RespondFuture, RespondLayer};
 pub use layer::route::{RouteFuture, RouteLayer, RouteTo};

@@ -41,6 +41,8 @@ pub struct Options {
     pub given: Option<GivenWorkload>,
     /// Where a sidecar takes in tunnels of an ambient mesh.
     pub hbone: Option<SocketAddr>,
+    /// Where a sidecar takes in connections that the kernel redirects to it.
+    pub capture: Option<Capture>,
     /// Where listeners really listen. `None`: at the addresses and ports that the resources name.
     pub port_map: Option<PortMap>,
     /// Serve only Gateways whose class has this controller; `None`: all.
@@ -61,6 +63,17 @@ pub struct Options {
     pub system_authorities: Option<fn() -> Vec<Arc<[u8]>>>,
 }
 
+/// Sockets that connections are redirected to, wherever they were for (`SO_ORIGINAL_DST`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capture {
+    /// For connections to the workload; one for each family of addresses.
+    pub inbound: Vec<SocketAddr>,
+    /// For connections of the workload; one for each family of addresses.
+    pub outbound: Vec<SocketAddr>,
+    /// Where the application listens, at any port that connections to are captured for.
+    pub application: IpAddr,
+}
+
 /// A workload as policies see it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct GivenWorkload {
@@ -78,6 +91,7 @@ impl Options {
             workload: None,
             given: None,
             hbone: None,
+            capture: None,
             port_map: None,
             controller_name: None,
             has_identity: false,
@@ -142,6 +156,10 @@ impl Word {
             private_jwks: spec
                 .and_then(|spec| spec.remote_jwks.as_ref())
                 .is_some_and(|spec| spec.allow_private_addresses),
+            outbound_traffic_policy: spec
+                .and_then(|spec| spec.outbound_traffic_policy.as_ref())
+                .map(|spec| spec.mode)
+                .unwrap_or_default(),
             trusted_proxies: spec
                 .and_then(|spec| spec.gateway_topology.as_ref())
                 .map_or(0, |t| t.num_trusted_proxies),
@@ -302,7 +320,11 @@ fn compile_role(
 
 fn plaintext_hops(work: &Work<'_>) -> Vec<PlaintextHop> {
     let (mut hops, mut seen) = (Vec::new(), HashSet::new());
-    for listener in &work.listeners {
+    for listener in work.listeners.iter().flat_map(Listener::all) {
+        if listener.passes_what_it_does_not_know() {
+            let why = "captured connections to what is no Service pass as they are".to_owned();
+            hops.push(PlaintextHop { from: listener.name.clone(), to: "anywhere else".into(), why });
+        }
         for backend in listener.duty.backends() {
             let Some(why) = work.backends.plaintext(&backend.name) else { continue };
             if seen.insert((&listener.name, &backend.name)) {

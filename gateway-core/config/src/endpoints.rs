@@ -8,6 +8,7 @@ use towpath_gateway_core::{Locality, Protocol, Workload};
 
 use crate::objects::{Objects, Stored};
 use crate::resources::core::{EndpointSlice, Pod, Service, ServicePort, SliceEndpoint};
+use crate::resources::gateway::has_all;
 use crate::resources::istio::WorkloadEntrySpec;
 use crate::resources::leaf::PortRef;
 use crate::{Application, GivenWorkload, ObjectName};
@@ -215,6 +216,7 @@ pub(crate) struct Facts {
     pub(crate) account: String,
     pub(crate) labels: BTreeMap<String, String>,
     ports: BTreeMap<String, u16>,
+    unnamed: Vec<u16>,
 }
 
 /// The pod or VM of this kind and name.
@@ -249,17 +251,20 @@ impl Facts {
             account: "default".into(),
             labels: workload.labels.clone(),
             ports: BTreeMap::new(),
+            unnamed: Vec::new(),
         }
     }
 
     fn of_pod(pod: &Stored<Pod>) -> Self {
-        let ports = pod.spec.spec.containers.iter().flat_map(|container| &container.ports);
+        let ports = || pod.spec.spec.containers.iter().flat_map(|container| &container.ports);
+        let unnamed = ports().filter(|port| port.name.is_none()).map(|port| port.container_port).collect();
         let account = pod.spec.spec.service_account_name.as_deref().filter(|account| !account.is_empty());
         Self {
             namespace: Arc::clone(&pod.name.namespace),
             account: account.unwrap_or("default").into(),
             labels: pod.labels.clone(),
-            ports: ports.filter_map(|port| Some((port.name.clone()?, port.container_port))).collect(),
+            ports: ports().filter_map(|port| Some((port.name.clone()?, port.container_port))).collect(),
+            unnamed,
         }
     }
 
@@ -270,11 +275,29 @@ impl Facts {
             account: account.unwrap_or("default").into(),
             labels: entry_labels(entry),
             ports: entry.spec.ports.clone(),
+            unnamed: Vec::new(),
         }
     }
 
+    /// The Services that lead to the workload.
+    pub(crate) fn services<'o>(
+        &'o self,
+        objects: &'o Objects,
+    ) -> impl Iterator<Item = &'o ServiceObject> + 'o {
+        objects.services.values().map(|service| &**service).filter(|service| {
+            let selector = service.spec.spec.selector.as_ref().filter(|selector| !selector.is_empty());
+            service.name.namespace == self.namespace
+                && selector.is_some_and(|selector| has_all(&self.labels, selector))
+        })
+    }
+
+    /// Ports that the workload itself names.
+    pub(crate) fn own_ports(&self) -> impl Iterator<Item = u16> + '_ {
+        self.ports.values().chain(&self.unnamed).copied()
+    }
+
     /// The workload's own number of a port of a Service.
-    fn port(&self, port: &ServicePort) -> Option<u16> {
+    pub(crate) fn port(&self, port: &ServicePort) -> Option<u16> {
         match &port.target_port {
             None => Some(port.port),
             Some(PortRef::Number(number)) => Some(*number),

@@ -77,7 +77,11 @@ fn put(gateway: &mut GatewayState<'_>, places: Vec<(usize, Vec<Hostname>)>, comp
 }
 
 /// The route without host names, and whether all its references lead somewhere.
-fn compile<S: FlowSpec>(work: &mut Work<'_>, route: &Stored<S>, carries: Carries) -> (FlowRoute, Verdict) {
+pub(crate) fn compile<S: FlowSpec>(
+    work: &mut Work<'_>,
+    route: &Stored<S>,
+    carries: Carries,
+) -> (FlowRoute, Verdict) {
     let (mut resolved, mut rules) = (Ok(()), route.spec.rules().iter());
     let rule = rules.next();
     if rules.next().is_some() {

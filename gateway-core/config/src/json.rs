@@ -29,6 +29,8 @@ pub(crate) fn set(object: &mut Value, field: &str, value: Value) {
     }
 }
 
+const EITHER: &str = "HTTP or TCP, by the first bytes";
+
 fn listener(listener: &Listener) -> Value {
     let mut value = json!({"name": &*listener.name, "address": listener.address.to_string()});
     match &listener.duty {
@@ -60,19 +62,30 @@ fn listener(listener: &Listener) -> Value {
             let carries = match application {
                 Application::Http => "HTTP",
                 Application::Opaque => "TCP",
-                Application::Unknown => "HTTP or TCP, by the first bytes",
+                Application::Unknown => EITHER,
             };
             set(&mut value, "carries", carries.into());
             self::guard(&mut value, guard);
             set(&mut value, "app", backend(app));
         }
+        Duty::CapturedInbound { listeners } => {
+            set(&mut value, "duty", "captured inbound".into());
+            set(&mut value, "listeners", listeners.iter().map(self::listener).collect());
+        }
+        Duty::CapturedOutbound { listeners, rest } => {
+            set(&mut value, "duty", "captured outbound".into());
+            set(&mut value, "outboundTrafficPolicy", json!(rest));
+            set(&mut value, "listeners", listeners.iter().map(self::listener).collect());
+        }
         Duty::Hbone { inbound } => {
             set(&mut value, "duty", "hbone".into());
             set(&mut value, "inbound", inbound.iter().map(|inbound| &*inbound.name).collect());
         }
-        Duty::Outbound { routes, normalization } => {
+        Duty::Outbound { port, routes, normalization, flows } => {
             set(&mut value, "pathNormalization", paths(*normalization));
             set(&mut value, "duty", "outbound".into());
+            set(&mut value, "port", (*port).into());
+            set(&mut value, "carries", if flows.is_empty() { "HTTP" } else { EITHER }.into());
             set(&mut value, "routes", routes.iter().map(table).collect());
         }
     }

@@ -20,6 +20,7 @@ mod authorization;
 mod authorization_rule;
 mod backend;
 mod backend_tls;
+mod capture;
 mod certificate;
 mod certificate_ref;
 mod check;
@@ -43,6 +44,7 @@ mod load;
 mod matches;
 mod migrate;
 mod objects;
+mod outbound;
 mod parents;
 mod peer;
 mod policy;
@@ -65,7 +67,7 @@ mod suggest;
 mod topology;
 mod unmet;
 
-pub use compile::{GivenWorkload, Options, compile};
+pub use compile::{Capture, GivenWorkload, Options, compile};
 pub use json::rule_settings;
 pub use migrate::{Finding, Loss, Migration, migrate};
 pub use problem::{Position, Problem, Severity};
@@ -73,7 +75,7 @@ pub use request_authentication::RemoteJwks;
 pub use role::{InboundPort, ObjectName, PortMap, Role, Scenario};
 pub use snapshot::{
     Application, ClientValidation, ClientValidationMode, Duty, EdgeCertificate, EdgeTls, Guard, Listener,
-    MeshSettings, PlaintextHop, Snapshot, StreamTls,
+    MeshSettings, OutboundTrafficPolicy, PlaintextHop, Snapshot, StreamTls,
 };
 pub use source::{Source, SourceError};
 pub use status::ObjectStatus;

@@ -42,6 +42,13 @@ impl<'a> Peers<'a> {
             .unwrap_or_else(|| Demand { mode: self.default(place), object: None })
     }
 
+    /// Ports of a workload that something is asked for by itself.
+    pub(crate) fn named_ports(&self, (namespace, labels): (&str, &BTreeMap<String, String>)) -> Vec<u16> {
+        let policy = oldest(self.objects, namespace, |policy| selects(policy, labels));
+        let ports = policy.into_iter().flat_map(|policy| policy.spec.port_level_mtls.keys());
+        ports.filter_map(|port| port.parse().ok()).collect()
+    }
+
     fn default(&self, (namespace, labels): (&str, &BTreeMap<String, String>)) -> MtlsMode {
         match self.default {
             DefaultMode::Permissive => MtlsMode::Permissive,

@@ -70,7 +70,8 @@ impl Snapshot {
             return None;
         }
         let out = self.plaintext_hops.iter().map(|hop| format!("{} -> {}: {}", hop.from, hop.to, hop.why));
-        let taken = self.listeners.iter().filter_map(|listener| match &listener.duty {
+        let listeners = self.listeners.iter().flat_map(Listener::all);
+        let taken = listeners.filter_map(|listener| match &listener.duty {
             Duty::Inbound { mode, .. } if mode.takes_plaintext() => {
                 Some(format!("{}: the mode {} takes plaintext", listener.name, mode.as_str()))
             }
@@ -96,7 +97,8 @@ impl Snapshot {
 
     /// Endpoints that requests and flows go out to, and whether by mTLS.
     fn protections(&self) -> impl Iterator<Item = (SocketAddr, bool)> {
-        let backends = self.listeners.iter().flat_map(|listener| listener.duty.backends());
+        let listeners = self.listeners.iter().flat_map(Listener::all);
+        let backends = listeners.flat_map(|listener| listener.duty.backends());
         let endpoints = backends.filter_map(|backend| backend.endpoints()).flatten();
         endpoints.map(|endpoint| {
             (endpoint.address, matches!(endpoint.transport, Transport::Mtls { .. } | Transport::Hbone { .. }))
@@ -127,6 +129,8 @@ pub struct MeshSettings {
     pub default_deny: bool,
     /// Whether keys of issuers may be fetched from loopback, private and link-local addresses.
     pub private_jwks: bool,
+    /// What becomes of captured connections to addresses that no Service has.
+    pub outbound_traffic_policy: OutboundTrafficPolicy,
     /// Proxies in front of gateways whose `X-Forwarded-For` is believed.
     pub trusted_proxies: u8,
 }
@@ -163,6 +167,7 @@ impl Default for MeshSettings {
             strict: false,
             default_deny: false,
             private_jwks: false,
+            outbound_traffic_policy: OutboundTrafficPolicy::default(),
             trusted_proxies: 0,
         }
     }
@@ -231,11 +236,38 @@ pub enum Duty {
     },
     /// East-west, from the application of this sidecar to a service.
     Outbound {
+        /// The port of the service.
+        port: u16,
         /// One listener with the routes of the service.
         routes: Vec<routing::Listener>,
         /// The normal form of requests.
         normalization: Normalization,
+        /// Where goes what is not HTTP, by the first bytes. Empty: everything is HTTP.
+        flows: Vec<routing::FlowListener>,
     },
+    /// East-west, towards the application: connections that the kernel redirected here. Those to other ports are closed.
+    CapturedInbound {
+        /// Inbound listeners without a socket of their own, by their port.
+        listeners: Vec<Listener>,
+    },
+    /// East-west, from the application: connections that the kernel redirected here.
+    CapturedOutbound {
+        /// Listeners without a socket of their own, by the address that connections were for.
+        listeners: Vec<Listener>,
+        /// What becomes of the rest.
+        rest: OutboundTrafficPolicy,
+    },
+}
+
+/// What becomes of captured connections to addresses that no Service has (Istio, `MeshConfig.OutboundTrafficPolicy`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum OutboundTrafficPolicy {
+    /// They pass as they are.
+    #[default]
+    AllowAny,
+    /// They are closed.
+    RegistryOnly,
 }
 
 /// What connections to an application carry.
@@ -273,6 +305,20 @@ pub enum StreamTls {
 }
 
 impl Listener {
+    /// It and the listeners that it shares its socket with.
+    pub fn all(&self) -> impl Iterator<Item = &Self> {
+        let inside = match &self.duty {
+            Duty::CapturedInbound { listeners } | Duty::CapturedOutbound { listeners, .. } => listeners,
+            _ => [].as_slice(),
+        };
+        std::iter::once(self).chain(inside)
+    }
+
+    /// Whether captured connections to anything else pass as they are.
+    pub(crate) fn passes_what_it_does_not_know(&self) -> bool {
+        matches!(self.duty, Duty::CapturedOutbound { rest: OutboundTrafficPolicy::AllowAny, .. })
+    }
+
     /// Whether its socket is of UDP. Addresses are unique among sockets of one transport.
     pub fn is_datagram(&self) -> bool {
         matches!(self.duty, Duty::Datagram { .. })
@@ -283,24 +329,34 @@ impl Duty {
     /// Every backend that something may be sent to by a route.
     pub(crate) fn backends(&self) -> Vec<&Arc<Backend>> {
         match self {
-            Self::Edge { routes, .. } | Self::Outbound { routes, .. } => {
-                let rules =
-                    routes.iter().flat_map(|listener| &listener.routes).flat_map(|route| &route.rules);
-                let mut backends = Vec::new();
-                for rule in rules {
-                    backends.extend(rule.backends.iter().map(|weighted| &weighted.backend));
-                    backends.extend(rule.filters.mirrors.iter().map(|mirror| &mirror.backend));
-                    backends.extend(rule.policies.get::<ExternalAuth>().map(|auth| &auth.backend));
-                }
+            Self::Outbound { routes, flows, .. } => {
+                let mut backends = requests(routes);
+                backends.extend(connections(flows));
                 backends
             }
-            Self::Stream { routes, .. } | Self::Datagram { routes, .. } => {
-                let routes = routes.iter().flat_map(|listener| &listener.routes);
-                routes.flat_map(|route| &route.backends).map(|weighted| &weighted.backend).collect()
-            }
-            Self::Inbound { .. } | Self::Hbone { .. } => Vec::new(),
+            Self::Edge { routes, .. } => requests(routes),
+            Self::Stream { routes, .. } | Self::Datagram { routes, .. } => connections(routes).collect(),
+            Self::Inbound { .. }
+            | Self::Hbone { .. }
+            | Self::CapturedInbound { .. }
+            | Self::CapturedOutbound { .. } => Vec::new(),
         }
     }
+}
+
+fn requests(routes: &[routing::Listener]) -> Vec<&Arc<Backend>> {
+    let mut backends = Vec::new();
+    for rule in routes.iter().flat_map(|listener| &listener.routes).flat_map(|route| &route.rules) {
+        backends.extend(rule.backends.iter().map(|weighted| &weighted.backend));
+        backends.extend(rule.filters.mirrors.iter().map(|mirror| &mirror.backend));
+        backends.extend(rule.policies.get::<ExternalAuth>().map(|auth| &auth.backend));
+    }
+    backends
+}
+
+fn connections(routes: &[routing::FlowListener]) -> impl Iterator<Item = &Arc<Backend>> {
+    let routes = routes.iter().flat_map(|listener| &listener.routes);
+    routes.flat_map(|route| &route.backends).map(|weighted| &weighted.backend)
 }
 
 /// How TLS ends at a socket.

@@ -10,7 +10,7 @@ use towpath_routing::{Cors, Names, OriginPattern, PathRewrite, Rule};
 fn rules(snapshot: &Snapshot) -> Vec<Rule> {
     let tables = snapshot.listeners.iter().flat_map(|listener| match &listener.duty {
         Duty::Edge { routes, .. } | Duty::Outbound { routes, .. } => routes.clone(),
-        Duty::Inbound { .. } | Duty::Hbone { .. } | Duty::Stream { .. } | Duty::Datagram { .. } => Vec::new(),
+        _ => Vec::new(),
     });
     tables.flat_map(|table| table.routes).flat_map(|route| route.rules).collect()
 }

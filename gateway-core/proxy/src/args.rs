@@ -1,6 +1,6 @@
 //! The common command line of `gateway`, `ingress` and `sidecar`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use towpath_config::{InboundPort, ObjectName, PortMap};
 use towpath_gateway_core::SpiffeId;
 
+use crate::capture::CaptureArgs;
 use crate::explain::{HeaderLine, Line};
 
 /// What was asked for.
@@ -41,6 +42,8 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Say which listener and rule take a request, and of every other rule why not
     Explain(ExplainArgs),
+    /// Have the kernel redirect a workload's connections to its sidecar (nftables or iptables; needs root)
+    Capture(CaptureArgs),
     /// Write routes in place of Istio's `VirtualService`s, and name every field that is not carried over
     Migrate(MigrateArgs),
 }
@@ -173,6 +176,16 @@ pub(crate) struct CompileArgs {
     /// Where tunnels of an ambient mesh come in (sidecar): HBONE, by custom on port 15008
     #[arg(long, value_name = "ADDR")]
     pub(crate) hbone: Option<SocketAddr>,
+    /// Where connections to the workload arrive that the kernel redirects (sidecar), see `capture`: an address of each family,
+    /// for instance `0.0.0.0:15006,[::]:15006`
+    #[arg(long, value_name = "ADDR", value_delimiter = ',')]
+    pub(crate) capture_inbound: Vec<SocketAddr>,
+    /// The same for connections of the workload, for instance `127.0.0.1:15001,[::1]:15001`
+    #[arg(long, value_name = "ADDR", value_delimiter = ',')]
+    pub(crate) capture_outbound: Vec<SocketAddr>,
+    /// Address at which the application takes captured connections, at their own port
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    pub(crate) capture_app: IpAddr,
     /// Credential of the workload: a directory with tls.crt, tls.key and ca.crt, or `plane=ADDR`
     #[arg(long, value_name = "DIR|plane=ADDR")]
     pub(crate) identity: Option<IdentitySource>,

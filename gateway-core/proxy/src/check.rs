@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde_json::json;
-use towpath_config::{Options, Severity, Snapshot, Source, compile};
+use towpath_config::{Capture, Options, Severity, Snapshot, Source, compile};
 
 use crate::args::{CheckArgs, CompileArgs, ConfigPath, Output};
 use crate::{Failure, Program};
@@ -58,6 +58,7 @@ pub(crate) fn options(program: Program, args: &CompileArgs, now: SystemTime) -> 
         workload: args.workload.clone(),
         given: None,
         hbone: args.hbone,
+        capture: capture(args),
         port_map: args.port_map.clone(),
         controller_name: args.controller_name.clone(),
         has_identity: args.identity.is_some(),
@@ -68,6 +69,12 @@ pub(crate) fn options(program: Program, args: &CompileArgs, now: SystemTime) -> 
         is_local: Some(is_local),
         system_authorities: Some(system_authorities),
     }
+}
+
+fn capture(args: &CompileArgs) -> Option<Capture> {
+    let (inbound, outbound) = (args.capture_inbound.clone(), args.capture_outbound.clone());
+    let none = inbound.is_empty() && outbound.is_empty();
+    (!none).then_some(Capture { inbound, outbound, application: args.capture_app })
 }
 
 /// Whether this machine has an address, without a word to anybody else.

@@ -264,7 +264,7 @@ async fn served(entry: &Value, authority: &Mesh) -> Value {
     let LiveSocket::Connections(duty) = LiveSocket::new(listener, Duration::from_secs(1)).unwrap() else {
         panic!("{listener:?}");
     };
-    let mut stack = duty.service(&shared, &WorkerParts::new(1, supply), (0, &listener.name));
+    let mut stack = duty.service(&shared, &Arc::new(WorkerParts::new(1, supply)), (0, &listener.name));
     let (near, far) = duplex(64 << 10);
     let peer = SocketAddr::new(request["ip"].as_str().unwrap().parse().unwrap(), 4000);
     let local = SocketAddr::new([127, 0, 0, 1].into(), port);

@@ -6,6 +6,7 @@
 mod admin;
 mod allocator;
 mod args;
+mod capture;
 mod check;
 mod credential;
 #[cfg(test)]
@@ -95,6 +96,7 @@ where
         Command::Run(args) => process::run(program, args).map(|()| ExitCode::SUCCESS),
         Command::Check(args) => check::check(program, &args),
         Command::Migrate(args) => migrate::migrate(&args),
+        Command::Capture(args) => capture::capture(&args),
         Command::Explain(args) => explain::explain(program, &args),
     };
     outcome.unwrap_or_else(|failure| {

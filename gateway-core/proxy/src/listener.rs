@@ -1,5 +1,6 @@
 //! One listener at work: the data that configuration swaps, and the stack that reads it.
 
+mod captured;
 mod hbone;
 mod inbound;
 mod modes;
@@ -15,13 +16,14 @@ use towpath_gateway_core::{HttpService, Live};
 use towpath_mesh_mtls::{AcceptLayer, Identity, MtlsMode, Refusals};
 use towpath_routing::{self as routing, FlowRoutes, Normalization, Routes};
 use towpath_server::{
-    CertificateError, ConnectionService, DatagramService, Drain, EdgeCertificates, Limits, Serve,
+    CertificateError, ConnectionService, DatagramService, Detect, Drain, EdgeCertificates, Limits, Serve,
     ServerNameLayer, TerminateLayer, UntilDrainedLayer,
 };
 use towpath_stacks::{
     AcceptStack, Entry, FlowEntry, HttpStack, datagrams, gateway, ingress, layer4, sidecar_outbound,
 };
 
+use self::captured::Captured;
 use self::hbone::Hbone;
 use self::inbound::Inbound;
 pub(crate) use self::inbound::inbound_routes;
@@ -34,7 +36,8 @@ pub(crate) enum LiveDuty {
     Edge { tls: Option<Live<Arc<ServerConfig>>>, entry: Entry },
     Inbound(Inbound),
     Hbone(Hbone),
-    Outbound { routes: Live<Routes>, normalization: Live<Normalization> },
+    Outbound { routes: Live<Routes>, normalization: Live<Normalization>, flows: Option<FlowEntry> },
+    Captured(Captured),
     Stream { tls: LiveTls, entry: FlowEntry },
 }
 
@@ -93,10 +96,15 @@ impl LiveSocket {
             Duty::Inbound { port, mode, guard, application, .. } => {
                 LiveDuty::Inbound(Inbound::new(listener, (*port, *application), (*mode, guard), patience))
             }
-            Duty::Outbound { routes, normalization } => LiveDuty::Outbound {
+            Duty::Outbound { port, routes, normalization, flows } => LiveDuty::Outbound {
                 routes: Live::new(Routes::new(routes.clone())),
                 normalization: Live::new(*normalization),
+                flows: (!flows.is_empty())
+                    .then(|| flow_entry(*port, flows, &AuthorizationPolicies::default())),
             },
+            Duty::CapturedInbound { .. } | Duty::CapturedOutbound { .. } => {
+                LiveDuty::Captured(Captured::new(listener, patience)?)
+            }
         }))
     }
 
@@ -123,20 +131,33 @@ impl LiveSocket {
 
     /// Lets connections that are under a drain of this listener's data end.
     pub(crate) fn drain(&self) {
-        if let Self::Connections(LiveDuty::Inbound(inbound)) = self {
-            inbound.drain();
+        if let Self::Connections(duty) = self {
+            duty.drain();
         }
     }
 }
 
 impl LiveDuty {
+    /// Lets connections that are under a drain of this data end.
+    fn drain(&self) {
+        match self {
+            Self::Inbound(inbound) => inbound.drain(),
+            Self::Captured(captured) => captured.drain(),
+            _ => {}
+        }
+    }
+
     fn fits(&self, new: &Duty) -> bool {
         match (self, new) {
             (Self::Edge { tls, entry }, Duty::Edge { tls: new, routes, .. }) => {
                 tls.is_some() == new.is_some() && entry.port == port_of(routes)
             }
             (Self::Inbound(inbound), new) => inbound.fits(new),
-            (Self::Outbound { .. }, Duty::Outbound { .. }) => true,
+            (Self::Outbound { flows, .. }, Duty::Outbound { port, flows: new, .. }) => match flows {
+                Some(flows) => !new.is_empty() && flows.port == *port,
+                None => new.is_empty(),
+            },
+            (Self::Captured(captured), new) => captured.fits(new),
             (Self::Hbone(hbone), Duty::Hbone { inbound }) => hbone.fits(inbound),
             (Self::Stream { tls, entry }, Duty::Stream { tls: new, port, .. }) => {
                 entry.port == *port && tls.fits(new)
@@ -159,12 +180,16 @@ impl LiveDuty {
             }
             (Self::Hbone(hbone), Duty::Hbone { inbound }) => hbone.store(inbound),
             (
-                Self::Outbound { routes: live, normalization: forms },
-                Duty::Outbound { routes, normalization },
+                Self::Outbound { routes: live, normalization: forms, flows },
+                Duty::Outbound { routes, normalization, flows: new, .. },
             ) => {
                 forms.store(*normalization);
                 live.store(Routes::new(routes.clone()));
+                if let Some(flows) = flows {
+                    store_flows(flows, new, &AuthorizationPolicies::default());
+                }
             }
+            (Self::Captured(captured), _) => captured.store(listener)?,
             (Self::Stream { tls, entry }, Duty::Stream { tls: new, routes, authorization, .. }) => {
                 if let (LiveTls::Terminate(config), StreamTls::Terminate(new)) = (tls, new) {
                     config.store(edge_certificates(new)?.opaque_config()?);
@@ -180,7 +205,7 @@ impl LiveDuty {
     pub(crate) fn service(
         &self,
         shared: &Shared,
-        parts: &WorkerParts,
+        parts: &Arc<WorkerParts>,
         place: (usize, &Arc<str>),
     ) -> ConnectionService {
         match self.clone() {
@@ -205,9 +230,18 @@ impl LiveDuty {
                 ConnectionService::new(ServiceBuilder::new().layer(accept).service(behind))
             }
             Self::Hbone(hbone) => hbone.service(shared, parts, place.0),
-            Self::Outbound { routes, normalization } => {
-                ConnectionService::new(shared.serve(sidecar_outbound(parts.of(place), routes, normalization)))
+            Self::Outbound { routes, normalization, flows } => {
+                let http = shared.serve(sidecar_outbound(parts.of(place), routes, normalization));
+                match flows {
+                    Some(flows) => {
+                        let stack = layer4(parts.flows_of(place), flows);
+                        let opaque = UntilDrainedLayer::new(shared.drain.clone()).layer(stack);
+                        ConnectionService::new(Detect::new(http, opaque))
+                    }
+                    None => ConnectionService::new(http),
+                }
             }
+            Self::Captured(captured) => captured.service(shared, parts, place),
         }
     }
 }

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use towpath_config::{Duty, Listener, Snapshot};
-use towpath_server::{BindError, Bound, BoundDatagrams, Drain, Listening, Workers, bind, bind_datagrams};
+use towpath_server::{
+    BindError, Bound, BoundDatagrams, Drain, Listening, Workers, bind, bind_datagrams, bind_redirected,
+};
 
 use towpath_stacks::FlowEntry;
 
@@ -29,6 +31,9 @@ enum Opening {
 impl Opening {
     fn bind(address: SocketAddr, workers: usize, live: LiveSocket) -> Result<Self, BindError> {
         Ok(match live {
+            LiveSocket::Connections(duty @ LiveDuty::Captured(_)) => {
+                Self::Connections(bind_redirected(address, workers)?, duty)
+            }
             LiveSocket::Connections(duty) => Self::Connections(bind(address, workers)?, duty),
             LiveSocket::Datagrams(entry) => Self::Datagrams(bind_datagrams(address, workers)?, entry),
         })
@@ -101,7 +106,9 @@ impl Listeners {
     /// The same for listeners that take in for an application, and only those that are there. What fails is told by
     /// [`apply`](Self::apply), which comes next.
     pub(crate) fn apply_inbound(&self, snapshot: &Snapshot) {
-        let inbound = |listener: &&Listener| matches!(listener.duty, Duty::Inbound { .. });
+        let inbound = |listener: &&Listener| {
+            matches!(listener.duty, Duty::Inbound { .. } | Duty::CapturedInbound { .. })
+        };
         for listener in snapshot.listeners.iter().filter(inbound) {
             if let Some(running) = self.running.get(&place(listener)).filter(|running| running.fits(listener))
             {

@@ -17,10 +17,28 @@ pub(crate) const BACKLOG: i32 = 4096;
 /// option alone would let a second process bind the same port without an error and take half of the traffic, so the
 /// first socket takes the port without it and allows it only when it listens: a port in use fails, whoever has it.
 pub fn bind(address: SocketAddr, workers: usize) -> Result<Bound, BindError> {
-    open(address, workers.max(1)).map_err(|cause| BindError { address, cause })
+    open(address, workers.max(1), false).map_err(|cause| BindError { address, cause })
 }
 
-fn open(address: SocketAddr, workers: usize) -> io::Result<Bound> {
+/// [`bind`] for connections that the kernel redirects to `address` from wherever they were for (Linux, netfilter
+/// `REDIRECT`): their own side ([`Connection::local`](towpath_gateway_core::Connection::local)) is the address that the
+/// client meant. Connections that were not redirected are closed. An IPv6 address takes IPv6 alone.
+pub fn bind_redirected(address: SocketAddr, workers: usize) -> Result<Bound, BindError> {
+    if !cfg!(target_os = "linux") {
+        let cause = io::Error::new(io::ErrorKind::Unsupported, "only Linux tells where connections were for");
+        return Err(BindError { address, cause });
+    }
+    open(address, workers.max(1), true).map_err(|cause| BindError { address, cause })
+}
+
+fn open(address: SocketAddr, workers: usize, redirected: bool) -> io::Result<Bound> {
+    let socket = |address: SocketAddr| {
+        let socket = socket(address)?;
+        if redirected && address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        io::Result::Ok(socket)
+    };
     let first = socket(address)?;
     first.bind(&address.into())?;
     first.listen(BACKLOG)?;
@@ -38,7 +56,7 @@ fn open(address: SocketAddr, workers: usize) -> io::Result<Bound> {
         next.listen(BACKLOG)?;
         sockets.push(next.into());
     }
-    Ok(Bound { local, sockets })
+    Ok(Bound { local, sockets, redirected })
 }
 
 /// Opens `workers` sockets for datagrams on `address`, all of them or none, as [`bind`] does for connections. The kernel
@@ -84,6 +102,7 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
 pub struct Bound {
     local: SocketAddr,
     sockets: Vec<TcpListener>,
+    redirected: bool,
 }
 
 impl Bound {
@@ -93,9 +112,15 @@ impl Bound {
     }
 
     /// The socket, non-blocking, for [`serve_on`](crate::serve_on). `None` if there is more than one: a socket that
-    /// nobody accepts from would keep its share of the clients waiting.
+    /// nobody accepts from would keep its share of the clients waiting. Nor for redirected connections, which need
+    /// [`Workers`](crate::Workers).
     pub fn into_std(mut self) -> Option<TcpListener> {
-        self.sockets.pop().filter(|_| self.sockets.is_empty())
+        self.sockets.pop().filter(|_| self.sockets.is_empty() && !self.redirected)
+    }
+
+    /// Whether connections are those that the kernel redirects.
+    pub(crate) fn is_redirected(&self) -> bool {
+        self.redirected
     }
 
     pub(crate) fn into_sockets(self) -> Vec<TcpListener> {

@@ -11,6 +11,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::accept::{self, Admission};
 use crate::admission::OpenConnections;
+use crate::redirected::Redirected;
 use crate::{Bound, BoundDatagrams, ConnectionService, DatagramService, Drain, Limits, datagrams};
 
 /// Threads that serve connections. A connection stays on the worker that accepted it, so nothing that belongs to a
@@ -66,13 +67,18 @@ impl Workers {
         let (close, closing) = watch::channel(false);
         let admission =
             Admission { open: self.open.clone(), max: limits.max_connections, drain: drain.clone() };
-        let factory = Arc::new(factory);
+        let (factory, redirected) = (Arc::new(factory), bound.is_redirected());
         for (number, (worker, listener)) in self.registered(bound)?.into_iter().enumerate() {
             let (factory, admission, closing) = (Arc::clone(&factory), admission.clone(), closing.clone());
             worker.handle.spawn(async move {
                 let service = factory(number);
                 let drain = admission.drain.clone();
-                accept::run(listener, service, admission, stop(closing.clone(), drain)).await;
+                let stop = stop(closing.clone(), drain);
+                if redirected {
+                    accept::run(Redirected::new(listener), service, admission, stop).await;
+                } else {
+                    accept::run(listener, service, admission, stop).await;
+                }
                 // `Listening::closed` waits for this, and by now the socket is gone.
                 drop(closing);
             });

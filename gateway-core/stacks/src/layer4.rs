@@ -7,7 +7,7 @@ use tower::{Service, ServiceBuilder};
 use towpath_auth::{AuthorizationPolicies, ConnectionAuthorizeLayer};
 use towpath_gateway_core::{Accepted, BoxDatagrams, BoxIo, Fault, Flow, Live};
 use towpath_observability::{FlowRecordLayer, Recorder};
-use towpath_routing::{FlowRouteLayer, FlowRoutes};
+use towpath_routing::{FlowRouteLayer, FlowRoutes, OriginalDestinationLayer};
 use towpath_upstream::ForwardDatagrams;
 
 /// What a listener of layer 4 reads, and configuration swaps.
@@ -54,6 +54,14 @@ pub fn layer4(parts: FlowParts, entry: FlowEntry) -> impl AcceptStack {
         .layer(FlowRecordLayer::new(parts.recorder))
         .layer(ConnectionAuthorizeLayer::tcp(entry.authorization).port(entry.port))
         .layer(FlowRouteLayer::new(entry.routes))
+        .service(parts.streams)
+}
+
+/// The stack for captured connections that no listener is for: they go where they were for.
+pub fn passthrough(parts: FlowParts) -> impl AcceptStack {
+    ServiceBuilder::new()
+        .layer(FlowRecordLayer::new(parts.recorder))
+        .layer(OriginalDestinationLayer::new())
         .service(parts.streams)
 }
 

@@ -7,6 +7,7 @@
 //! - [`upstream`]: below the seam of all of them: deadline, retries, endpoint choice, connections
 //! - [`explain`]: what the first of their layers decide about a request, and why
 //! - [`layer4`], [`datagrams`]: connections and datagrams as they are, for `TCPRoute`, `TLSRoute` and `UDPRoute`
+//! - [`passthrough`]: captured connections that no route is for
 //!
 //! A stack is built once per listener and worker. What changes with configuration is behind [`Live`] handles.
 //!
@@ -26,7 +27,7 @@ use std::sync::Arc;
 pub use explain::{Explained, Side, explain};
 pub use gateway::gateway;
 pub use ingress::ingress;
-pub use layer4::{AcceptStack, FlowEntry, FlowParts, Streams, datagrams, layer4};
+pub use layer4::{AcceptStack, FlowEntry, FlowParts, Streams, datagrams, layer4, passthrough};
 pub use sidecar::{sidecar_inbound, sidecar_outbound};
 use tower_service::Service;
 use towpath_auth::{AuthorizationPolicies, RequestAuthentications};

@@ -7,6 +7,7 @@ mod host;
 pub(crate) mod inject;
 pub(crate) mod mirror;
 pub(crate) mod normalize;
+pub(crate) mod original_destination;
 pub(crate) mod persist;
 pub(crate) mod respond;
 pub(crate) mod route;

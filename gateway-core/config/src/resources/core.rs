@@ -1,6 +1,6 @@
 //! Kinds of Kubernetes itself. Real objects hold dozens of fields that do not matter here: they are left alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::Deserialize;
@@ -46,7 +46,25 @@ pub(crate) struct ServiceSpec {
     #[serde(rename = "type")]
     pub(crate) kind: Option<String>,
     pub(crate) selector: Option<BTreeMap<String, String>>,
+    /// An address, `None` for a headless Service, or nothing.
+    #[serde(rename = "clusterIP")]
+    pub(crate) cluster_ip: Option<String>,
+    /// The same for both families; the first is `clusterIP`.
+    #[serde(rename = "clusterIPs")]
+    pub(crate) cluster_ips: Vec<String>,
     pub(crate) ports: Vec<ServicePort>,
+}
+
+impl ServiceSpec {
+    /// The addresses that clients use.
+    pub(crate) fn addresses(&self) -> BTreeSet<IpAddr> {
+        self.cluster_ips.iter().chain(&self.cluster_ip).filter_map(|text| text.parse().ok()).collect()
+    }
+
+    /// Whether clients use the addresses of the endpoints.
+    pub(crate) fn is_headless(&self) -> bool {
+        self.cluster_ip.as_deref() == Some("None")
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -58,6 +76,12 @@ pub(crate) struct ServicePort {
     pub(crate) protocol: Option<String>,
     pub(crate) target_port: Option<PortRef>,
     pub(crate) app_protocol: Option<String>,
+}
+
+impl ServicePort {
+    pub(crate) fn is_tcp(&self) -> bool {
+        self.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]

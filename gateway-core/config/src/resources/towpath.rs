@@ -9,7 +9,7 @@ use serde_saphyr::Spanned;
 
 use super::Text;
 use super::leaf::{FieldName, Span};
-use crate::{ObjectName, Scenario};
+use crate::{ObjectName, OutboundTrafficPolicy, Scenario};
 
 /// What is mesh-wide. At most one.
 #[derive(Debug, Default, Deserialize)]
@@ -26,10 +26,18 @@ pub(crate) struct MeshSpec {
     #[serde(default)]
     pub(crate) extension_providers: Vec<ExtensionProviderSpec>,
     pub(crate) remote_jwks: Option<RemoteJwksSpec>,
+    pub(crate) outbound_traffic_policy: Option<OutboundTrafficPolicySpec>,
     #[serde(default)]
     pub(crate) strict: bool,
     #[serde(default)]
     pub(crate) default_deny: bool,
+}
+
+/// Istio, `MeshConfig.OutboundTrafficPolicy`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct OutboundTrafficPolicySpec {
+    pub(crate) mode: OutboundTrafficPolicy,
 }
 
 /// How keys of issuers are fetched.

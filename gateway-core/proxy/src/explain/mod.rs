@@ -74,10 +74,11 @@ fn reached<'s>(
     args: &ExplainArgs,
     line: &Line,
 ) -> Result<Vec<(&'s Listener, &'s [towpath_routing::Listener])>, Failure> {
-    let http = snapshot.listeners.iter().filter_map(|listener| match &listener.duty {
+    let listeners = snapshot.listeners.iter().flat_map(Listener::all);
+    let http = listeners.filter_map(|listener| match &listener.duty {
         Duty::Edge { tls, routes, .. } => Some((listener, routes.as_slice(), tls.is_some())),
         Duty::Outbound { routes, .. } => Some((listener, routes.as_slice(), false)),
-        Duty::Inbound { .. } | Duty::Hbone { .. } | Duty::Stream { .. } | Duty::Datagram { .. } => None,
+        _ => None,
     });
     let all: Vec<_> = http.collect();
     let named = |listener: &Listener| {
@@ -132,7 +133,7 @@ fn answer<'t>(
     let normalization = match &socket.duty {
         Duty::Edge { guard, .. } | Duty::Inbound { guard, .. } => guard.normalization,
         Duty::Outbound { normalization, .. } => *normalization,
-        Duty::Hbone { .. } | Duty::Stream { .. } | Duty::Datagram { .. } => Normalization::mesh(),
+        _ => Normalization::mesh(),
     };
     Ok(ask(side, normalization, routes, request).map_err(Refused::Answer))
 }

@@ -1,0 +1,136 @@
+//! Transparent capture, in network namespaces: two machines, each with a workload and its sidecar, and a client that knows
+//! nothing of it. Needs root, `ip` and `nft` or `iptables`; says so where they are missing, and passes.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+#[allow(unreachable_pub)]
+mod machines;
+
+use machines::{Tool, Wire};
+use support::{MeshDir, pod, policy, wait_for};
+
+/// The client's machine, the server's, the addresses of its Service, which no machine has, and the networks of such.
+const WEB: [&str; 2] = ["10.80.0.1", "fd80::1"];
+const APP: [&str; 2] = ["10.80.0.2", "fd80::2"];
+const SERVICE: [&str; 2] = ["10.96.0.10", "fd96::10"];
+const SERVICES: [&str; 2] = ["10.96.0.0/16", "fd96::/64"];
+
+/// The port of the application that nobody said anything of.
+const UNKNOWN: u16 = 9000;
+/// The one that goes past the sidecar.
+const EXCLUDED: u16 = 9001;
+
+fn resources() -> String {
+    let slice = |family: &str, address: &str| {
+        format!(
+            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{namespace: shop, name: app-{family}, labels: \
+             {{kubernetes.io/service-name: app}}}}\naddressType: {family}\nendpoints: [{{addresses: ['{address}'], targetRef: \
+             {{kind: Pod, name: app-0}}}}]\nports: [{{name: http, port: 8080}}]\n"
+        )
+    };
+    [
+        pod("shop", "web"),
+        pod("shop", "app"),
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{namespace: shop, name: app}}\nspec:\n  clusterIP: {}\n  clusterIPs: ['{}', \
+             '{}']\n  selector: {{app: app}}\n  ports: [{{name: http, port: 80, targetPort: 8080}}]\n",
+            SERVICE[0], SERVICE[0], SERVICE[1]
+        ),
+        slice("IPv4", APP[0]),
+        policy("PeerAuthentication", "shop", "default", "{mtls: {mode: STRICT}}"),
+    ]
+    .concat()
+}
+
+fn mesh(mode: &str) -> String {
+    format!(
+        "---\napiVersion: towpath.dev/v1alpha1\nkind: Mesh\nmetadata: {{name: mesh}}\nspec: {{scenario: gateway-api, \
+         outboundTrafficPolicy: {{mode: {mode}}}}}\n"
+    )
+}
+
+fn both_ways(tool: Tool) {
+    let Some(wire) = Wire::laid(tool, WEB, APP, SERVICES) else { return };
+    let config = MeshDir::new(&resources());
+    config.write("mesh.yaml", &mesh("ALLOW_ANY"));
+    let (web, app) = (&wire.near, &wire.far);
+    let _application = app.service("127.0.0.1:8080");
+    let _others = [UNKNOWN, EXCLUDED].map(|port| app.service(&format!("[::]:{port}")));
+    let _sidecars = [app.sidecar(&config, "shop/app"), web.sidecar(&config, "shop/web")];
+
+    for machine in [web, app] {
+        machine.capture(&["up", "--uid", "0", "--exclude-inbound-ports", &format!("22,{EXCLUDED}")]);
+        // Once more is no more than once.
+        machine.capture(&["up", "--uid", "0", "--exclude-inbound-ports", &format!("22,{EXCLUDED}")]);
+    }
+    for address in SERVICE {
+        let answer = web.client_get(address, 80);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{address}: {answer}");
+        let identity = "URI=spiffe://cluster.local/ns/shop/sa/web";
+        assert!(answer.contains(identity), "{address}: the application does not know who called: {answer}");
+    }
+    // Who is not captured comes in plaintext, and the server's machine lets no connection pass its sidecar.
+    for address in APP {
+        let answer = web.sidecars_user_get(address, 8080);
+        assert!(!answer.contains("200"), "{address}: {answer}");
+        assert_eq!(web.client_get(address, UNKNOWN), "", "{address}: nobody said who may use this port");
+        assert!(web.client_get(address, EXCLUDED).starts_with("HTTP/1.1 200"), "{address}");
+    }
+
+    // Only what is a Service, from now on; without a new socket or a new rule.
+    config.write("mesh.yaml", &mesh("REGISTRY_ONLY"));
+    wait_for("connections to elsewhere to be closed", || web.client_get(APP[0], EXCLUDED).is_empty());
+    assert!(web.client_get(SERVICE[0], 80).starts_with("HTTP/1.1 200"));
+
+    for machine in [web, app] {
+        assert!(machine.capture(&["down"]).contains("no longer captured"));
+        assert!(machine.capture(&["down"]).contains("nothing to remove"));
+        assert_eq!(machine.rules(), machine.rules_before, "what was there before is there again");
+    }
+    let answer = web.client_get(APP[0], 8080);
+    assert_eq!(answer, "", "the application listens on its own machine alone: {answer}");
+}
+
+#[test]
+fn connections_are_captured_by_nftables() {
+    both_ways(Tool::Nft);
+}
+
+#[test]
+fn connections_are_captured_by_iptables() {
+    both_ways(Tool::Iptables);
+}
+
+#[test]
+fn a_change_of_services_needs_no_new_rule() {
+    let Some(wire) = Wire::laid(Tool::Nft, WEB, APP, SERVICES) else { return };
+    let config = MeshDir::new(&resources());
+    config.write("mesh.yaml", &mesh("REGISTRY_ONLY"));
+    let (web, app) = (&wire.near, &wire.far);
+    let _application = app.service("127.0.0.1:8080");
+    let _sidecars = [app.sidecar(&config, "shop/app"), web.sidecar(&config, "shop/web")];
+    web.capture(&["up", "--uid", "0"]);
+    app.capture(&["up", "--uid", "0"]);
+    assert!(web.client_get(SERVICE[0], 80).starts_with("HTTP/1.1 200"));
+    // A name for the same pod at another address, and a headless one.
+    let more = |name: &str, address: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{namespace: shop, name: {name}}}\nspec: {{clusterIP: '{address}', \
+             selector: {{app: app}}, ports: [{{name: http, port: 81, targetPort: 8080}}]}}\n---\napiVersion: \
+             discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{namespace: shop, name: {name}-1, labels: \
+             {{kubernetes.io/service-name: {name}}}}}\naddressType: IPv4\nendpoints: [{{addresses: ['{}'], targetRef: \
+             {{kind: Pod, name: app-0}}}}]\nports: [{{name: http, port: 8080}}]\n",
+            APP[0]
+        )
+    };
+    config.write("more.yaml", &[more("other", "10.96.0.11"), more("each", "None")].concat());
+    wait_for("the new Service", || web.client_get("10.96.0.11", 81).starts_with("HTTP/1.1 200"));
+    // Straight to an endpoint, by mTLS all the same.
+    wait_for("the headless Service", || web.client_get(APP[0], 8080).starts_with("HTTP/1.1 200"));
+    std::fs::remove_file(config.dir.path().join("config/more.yaml")).unwrap();
+    wait_for("the Service to go", || web.client_get("10.96.0.11", 81).is_empty());
+    assert!(web.client_get(SERVICE[0], 80).starts_with("HTTP/1.1 200"));
+}

@@ -1,0 +1,163 @@
+//! The rules, as text for the tools that write them.
+
+use std::fmt::Write as _;
+
+use ipnet::IpNet;
+
+/// Of nftables; and the prefix of chains of iptables.
+pub(super) const TABLE: &str = "towpath";
+
+/// What is captured.
+#[derive(Debug, Clone)]
+pub(super) struct Capture {
+    /// Of the sidecar itself: what it sends is not captured, or it would go round for ever.
+    pub(super) uid: u32,
+    pub(super) inbound: Option<u16>,
+    pub(super) outbound: Option<u16>,
+    pub(super) inbound_ports: Vec<u16>,
+    pub(super) outbound_ports: Vec<u16>,
+    pub(super) outbound_networks: Vec<IpNet>,
+}
+
+/// A family of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Networks {
+    V4,
+    V6,
+}
+
+impl Networks {
+    fn has(self, network: &IpNet) -> bool {
+        matches!((self, network), (Self::V4, IpNet::V4(_)) | (Self::V6, IpNet::V6(_)))
+    }
+}
+
+impl Capture {
+    /// For `nft -f`: one transaction that replaces the table of before.
+    pub(super) fn nft(&self) -> String {
+        let mut text = format!("table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n");
+        if let Some(port) = self.inbound {
+            text.push_str("  chain inbound {\n    type nat hook prerouting priority -100; policy accept;\n");
+            // Of what is only forwarded nothing is known, and what this machine sends itself is no mesh's business.
+            text.push_str("    fib daddr type != local return\n    iifname \"lo\" return\n");
+            nft_ports(&mut text, &self.inbound_ports);
+            let _ = writeln!(text, "    meta l4proto tcp redirect to :{port}\n  }}");
+        }
+        if let Some(port) = self.outbound {
+            text.push_str("  chain outbound {\n    type nat hook output priority -100; policy accept;\n");
+            let _ = writeln!(text, "    meta skuid {} return\n    oifname \"lo\" return", self.uid);
+            nft_ports(&mut text, &self.outbound_ports);
+            for network in &self.outbound_networks {
+                let family = if network.addr().is_ipv4() { "ip" } else { "ip6" };
+                let _ = writeln!(text, "    {family} daddr {network} return");
+            }
+            let _ = writeln!(text, "    meta l4proto tcp redirect to :{port}\n  }}");
+        }
+        text.push_str("}\n");
+        text
+    }
+
+    /// For `iptables-restore --noflush` or its sister. Chains of before are emptied; what leads to them is added, so that it
+    /// has to be removed before.
+    pub(super) fn iptables(&self, family: Networks) -> String {
+        let mut text = "*nat\n".to_owned();
+        let mut chains: [(Option<u16>, &str, &str, String); 2] = [
+            (self.inbound, "PREROUTING", INBOUND, String::new()),
+            (self.outbound, "OUTPUT", OUTBOUND, String::new()),
+        ];
+        let [(_, _, _, inbound), (_, _, _, outbound)] = &mut chains;
+        inbound.push_str("-m addrtype ! --dst-type LOCAL -j RETURN\n-i lo -j RETURN\n");
+        iptables_ports(inbound, &self.inbound_ports);
+        let _ = writeln!(outbound, "-m owner --uid-owner {} -j RETURN\n-o lo -j RETURN", self.uid);
+        iptables_ports(outbound, &self.outbound_ports);
+        for network in self.outbound_networks.iter().filter(|network| family.has(network)) {
+            let _ = writeln!(outbound, "-d {network} -j RETURN");
+        }
+        let captured =
+            chains.iter().filter_map(|(port, hook, chain, rules)| Some(((*port)?, hook, chain, rules)));
+        for (port, hook, chain, rules) in captured {
+            let _ = writeln!(text, ":{chain} - [0:0]\n-A {hook} -p tcp -j {chain}");
+            for rule in rules.lines() {
+                let _ = writeln!(text, "-A {chain} {rule}");
+            }
+            let _ = writeln!(text, "-A {chain} -p tcp -j REDIRECT --to-ports {port}");
+        }
+        text.push_str("COMMIT\n");
+        text
+    }
+}
+
+const INBOUND: &str = "TOWPATH_INBOUND";
+const OUTBOUND: &str = "TOWPATH_OUTBOUND";
+
+/// The commands that take the chains out of the tables of iptables, each for itself: the rule of the hook, then the chain.
+pub(super) fn iptables_removal() -> [(Vec<&'static str>, [[&'static str; 4]; 2]); 2] {
+    let of = |hook, chain| {
+        let leads = vec!["-t", "nat", "-D", hook, "-p", "tcp", "-j", chain];
+        (leads, [["-t", "nat", "-F", chain], ["-t", "nat", "-X", chain]])
+    };
+    [of("PREROUTING", INBOUND), of("OUTPUT", OUTBOUND)]
+}
+
+fn nft_ports(text: &mut String, ports: &[u16]) {
+    if !ports.is_empty() {
+        let ports: Vec<_> = ports.iter().map(ToString::to_string).collect();
+        let _ = writeln!(text, "    tcp dport {{ {} }} return", ports.join(", "));
+    }
+}
+
+fn iptables_ports(text: &mut String, ports: &[u16]) {
+    for port in ports {
+        let _ = writeln!(text, "-p tcp --dport {port} -j RETURN");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn capture() -> Capture {
+        Capture {
+            uid: 1337,
+            inbound: Some(15006),
+            outbound: Some(15001),
+            inbound_ports: vec![22, 15008],
+            outbound_ports: vec![],
+            outbound_networks: vec!["10.9.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()],
+        }
+    }
+
+    #[test]
+    fn the_sidecar_s_own_traffic_and_what_is_excluded_come_before_the_redirect() {
+        let text = capture().nft();
+        let at = |part: &str| text.find(part).unwrap_or_else(|| panic!("no {part} in {text}"));
+        assert!(at("tcp dport { 22, 15008 } return") < at("redirect to :15006"));
+        assert!(at("redirect to :15006") < at("meta skuid 1337 return"));
+        for before in ["meta skuid 1337 return", "ip daddr 10.9.0.0/16 return", "ip6 daddr fd00::/8 return"] {
+            assert!(at(before) < at("redirect to :15001"), "{before}");
+        }
+        assert_eq!(text.matches("return").count(), 7);
+    }
+
+    #[test]
+    fn each_family_of_iptables_has_its_own_networks() {
+        let (v4, v6) = (capture().iptables(Networks::V4), capture().iptables(Networks::V6));
+        assert!(v4.contains("-A TOWPATH_OUTBOUND -d 10.9.0.0/16 -j RETURN") && !v4.contains("fd00"), "{v4}");
+        assert!(v6.contains("-A TOWPATH_OUTBOUND -d fd00::/8 -j RETURN") && !v6.contains("10.9"), "{v6}");
+        for text in [v4, v6] {
+            let lines: Vec<_> = text.lines().collect();
+            assert_eq!((lines.first(), lines.last()), (Some(&"*nat"), Some(&"COMMIT")));
+            let at = |line: &str| lines.iter().position(|there| *there == line).unwrap();
+            let own = at("-A TOWPATH_OUTBOUND -m owner --uid-owner 1337 -j RETURN");
+            assert!(own < at("-A TOWPATH_OUTBOUND -p tcp -j REDIRECT --to-ports 15001"));
+        }
+    }
+
+    #[test]
+    fn a_way_that_is_not_captured_has_no_rule() {
+        let one = Capture { inbound: None, ..capture() };
+        assert!(!one.nft().contains("prerouting") && !one.iptables(Networks::V4).contains("INBOUND"));
+        let other = Capture { outbound: None, ..capture() };
+        assert!(!other.nft().contains("skuid") && !other.iptables(Networks::V6).contains("OUTBOUND"));
+    }
+}
