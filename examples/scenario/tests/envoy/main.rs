@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod peer;
 mod process;
 
 use std::io::{Read, Write};
