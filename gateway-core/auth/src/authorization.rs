@@ -1,5 +1,6 @@
 //! Istio authorization policies as data, and their evaluation: facts in, verdict out.
 
+mod contradiction;
 mod facts;
 mod identity;
 mod needs;

@@ -237,8 +237,8 @@ impl Work<'_> {
             normalization.trusted_proxies = normalization.trusted_proxies.saturating_add(1);
         }
         let guard = self.guard(&places, normalization);
-        // Who has an identity at a gateway is not said by the resources alone.
-        unmet::report(self, &guard, Offered { identity: true, token: !guard.authentication.is_empty() });
+        let token = !guard.authentication.is_empty();
+        unmet::report(self, &guard, Offered { peers: unmet::Peers::Clients, token });
         guard
     }
 }

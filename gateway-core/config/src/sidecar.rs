@@ -96,7 +96,8 @@ pub(crate) fn take_in(work: &mut Work<'_>, port: InboundPort, facts: &Facts) -> 
     let guard = work.guard(&[Place::Workload(facts.place())], work.mesh.normalization());
     // Without HTTP a rule about tokens is void or widened, and no token is looked for.
     let token = application == Application::Opaque || !guard.authentication.is_empty();
-    unmet::report(work, &guard, Offered { identity: wanted != MtlsMode::Disable, token });
+    let peers = if wanted == MtlsMode::Disable { unmet::Peers::Unproven } else { unmet::Peers::Proven };
+    unmet::report(work, &guard, Offered { peers, token });
     let duty = Duty::Inbound { port: port.port, mode, guard, application, app };
     Listener { name, address: port.listen, duty }
 }

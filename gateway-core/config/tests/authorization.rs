@@ -398,14 +398,18 @@ fn a_rule_that_no_request_satisfies_is_told_of_with_its_place() {
     let token = policy("{when: [{key: 'request.auth.claims[a]', values: [b]}]}");
     let neither = policy("{from: [{source: {notPrincipals: [a]}}, {source: {requestPrincipals: ['*']}}]}");
     let opaque = "apiVersion: v1\nkind: Pod\nmetadata: {name: raw-0, namespace: shop, labels: {app: raw}}\nspec: {}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: raw, namespace: shop}\nspec: {selector: {app: raw}, ports: [{name: tcp, port: 9080}]}\n---\n";
-    let at = "1.yaml:4:70: AuthorizationPolicy shop/p: a rule holds for no request: it asks for";
+    let at = "1.yaml:4:70: AuthorizationPolicy shop/p: a rule holds for no request:";
     for (texts, expected) in [
         (identity.clone(), None),
-        (identity + disable, Some("an identity, and where the mode is DISABLE nobody has one")),
-        (token.clone(), Some("a token, and no RequestAuthentication checks one")),
+        (identity + disable, Some("it asks for an identity, and where the mode is DISABLE nobody has one")),
+        (token.clone(), Some("it asks for a token, and no RequestAuthentication checks one")),
         (token.clone() + tokens, None),
         (token + opaque, None),
         (neither + disable, None),
+        (
+            policy("{to: [{operation: {ports: ['80'], notPorts: ['80']}}]}"),
+            Some("what one of its fields takes another leaves out"),
+        ),
     ] {
         let workload = if texts.contains("raw-0") { "shop/raw-0" } else { "shop/pages-0" };
         let snapshot = compiled(&[WORLD, &texts], &sidecar(workload, ""));

@@ -52,7 +52,7 @@ impl Condition {
 }
 
 impl<T> Values<T> {
-    fn hold(&self, takes: impl Fn(&T) -> bool) -> bool {
+    pub(super) fn hold(&self, takes: impl Fn(&T) -> bool) -> bool {
         (self.is.is_empty() || self.is.iter().any(&takes)) && !self.not.iter().any(&takes)
     }
 }
