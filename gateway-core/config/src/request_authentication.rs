@@ -17,15 +17,17 @@ pub(crate) struct Authentications {
     policies: Vec<(Scope, Vec<JwtRule>)>,
 }
 
-/// Keys that are fetched from URLs, by these. They outlive a compilation.
+/// Keys that are fetched, by URL and by the issuer whose discovery document stands there. They outlive a compilation.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct RemoteKeys(BTreeMap<Arc<str>, RemoteJwks>);
+pub(crate) struct RemoteKeys(BTreeMap<(Arc<str>, Option<Arc<str>>), RemoteJwks>);
 
 /// Keys of an issuer that stand at a URL.
 #[derive(Debug, Clone)]
 pub struct RemoteJwks {
     /// Where: `http` or `https`.
     pub uri: Arc<str>,
+    /// The issuer, if a discovery document of it stands there that tells where the keys are (OIDC Discovery 1.0).
+    pub discovered_for: Option<Arc<str>>,
     /// The keys of the moment; none until they are fetched.
     pub keys: Live<KeySet>,
     /// Tells of tokens that name a key which is not there.
@@ -71,16 +73,18 @@ struct Keys<'a> {
 }
 
 impl Keys<'_> {
-    fn at(&mut self, uri: &str, timeout: Option<Duration>) -> RemoteJwks {
+    fn at(&mut self, uri: Arc<str>, issuer: Option<Arc<str>>, timeout: Option<Duration>) -> RemoteJwks {
         let timeout = timeout.unwrap_or(Duration::from_secs(5));
-        let kept = self.now.0.get(uri).or_else(|| self.before?.0.get(uri)).cloned();
+        let key = (Arc::clone(&uri), issuer.clone());
+        let kept = self.now.0.get(&key).or_else(|| self.before?.0.get(&key)).cloned();
         let made = kept.unwrap_or_else(|| RemoteJwks {
-            uri: uri.into(),
+            uri,
+            discovered_for: issuer,
             keys: Live::default(),
             missed: Changes::new(),
             timeout,
         });
-        self.now.0.insert(Arc::clone(&made.uri), made.clone());
+        self.now.0.insert(key, made.clone());
         made
     }
 }
@@ -115,8 +119,8 @@ fn compiled(
 ) -> JwtRule {
     let (found, missed) = match keys_of(object, spec, problems) {
         Where::Here(found) => (Live::new(found), None),
-        Where::At(uri) => {
-            let remote = keys.at(uri, spec.timeout.as_ref().map(|timeout| timeout.0));
+        Where::At(uri, issuer) => {
+            let remote = keys.at(uri, issuer, spec.timeout.as_ref().map(|timeout| timeout.0));
             (remote.keys, Some(remote.missed))
         }
     };
@@ -144,31 +148,42 @@ fn compiled(
 }
 
 /// Where the keys of an issuer are.
-enum Where<'a> {
+enum Where {
     Here(KeySet),
-    At(&'a str),
+    /// At a URL, or where the document of this issuer says that stands at the URL.
+    At(Arc<str>, Option<Arc<str>>),
 }
 
 /// Without any keys, none of an issuer's tokens is good.
-fn keys_of<'a>(
+fn keys_of(
     object: &Stored<RequestAuthenticationSpec>,
-    spec: &'a JwtRuleSpec,
+    spec: &JwtRuleSpec,
     problems: &mut Vec<Problem>,
-) -> Where<'a> {
+) -> Where {
     let (at, message) = match (&spec.jwks, &spec.jwks_uri) {
         (Some(jwks), None) => match KeySet::parse(&jwks.value) {
             Ok(keys) => return Where::Here(keys),
             Err(error) => (jwks.referenced, format!("`jwks`: {error}")),
         },
         (Some(jwks), Some(_)) => (jwks.referenced, "`jwks` and `jwksUri` do not go together".to_owned()),
-        (None, Some(uri)) if is_url(&uri.value) => return Where::At(&uri.value),
+        (None, Some(uri)) if is_url(&uri.value) => return Where::At(uri.value.as_str().into(), None),
         (None, Some(uri)) => (uri.referenced, format!("`{}` is no URL of http or https", uri.value)),
+        (None, None) if is_url(&spec.issuer.value) => {
+            let issuer = spec.issuer.value.as_str();
+            return Where::At(discovery(issuer), Some(issuer.into()));
+        }
         (None, None) => {
-            (spec.issuer.referenced, "the issuer has no keys: give `jwks`, or `jwksUri`".to_owned())
+            let message = "the issuer has no keys, and is no URL to find them by: give `jwks`, or `jwksUri`";
+            (spec.issuer.referenced, message.to_owned())
         }
     };
     problems.push(object.error(at, format!("{message}; until then every token of the issuer is refused")));
     Where::Here(KeySet::default())
+}
+
+/// Where an issuer has its discovery document (OIDC Discovery 1.0 section 4).
+fn discovery(issuer: &str) -> Arc<str> {
+    format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/')).into()
 }
 
 fn is_url(text: &str) -> bool {

@@ -419,3 +419,30 @@ fn a_rule_that_no_request_satisfies_is_told_of_with_its_place() {
         assert_eq!(told.collect::<Vec<_>>(), Vec::from_iter(expected), "{texts}");
     }
 }
+
+#[test]
+fn keys_that_are_not_named_are_found_by_their_issuer() {
+    let rules = |rules: &str| {
+        let text = format!(
+            "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {{name: r, namespace: shop}}\nspec: {{jwtRules: [{rules}]}}\n"
+        );
+        compiled(&[WORLD, &text], &sidecar("shop/pages-0", ""))
+    };
+    let known = "/.well-known/openid-configuration";
+    let snapshot = rules(
+        "{issuer: 'https://a.example/'}, {issuer: 'https://a.example'}, {issuer: b, jwksUri: 'https://b.example/k'}",
+    );
+    let found = snapshot.remote_jwks().into_iter().map(|jwks| (jwks.uri.to_string(), jwks.discovered_for));
+    assert_eq!(
+        found.collect::<Vec<_>>(),
+        [
+            (format!("https://a.example{known}"), Some("https://a.example".into())),
+            (format!("https://a.example{known}"), Some("https://a.example/".into())),
+            ("https://b.example/k".to_owned(), None),
+        ]
+    );
+    let snapshot = rules("{issuer: 'who@a.example'}");
+    let told = problems(&snapshot);
+    assert!(told.iter().any(|problem| problem.contains("is no URL to find them by")), "{told:?}");
+    assert!(snapshot.remote_jwks().is_empty());
+}
