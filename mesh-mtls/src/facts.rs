@@ -1,14 +1,13 @@
 //! What a finished handshake established. The only place that makes TLS facts, so that no connection, resumed or not,
 //! gets past it without the check of its peer.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use aws_lc_rs::digest;
 use rustls::{CommonState, ProtocolVersion};
 use rustls_pki_types::CertificateDer;
-use towpath_gateway_core::{SpiffeId, TlsFacts, TlsVersion};
+use towpath_gateway_core::{ForwardedCert, SpiffeId, TlsFacts, TlsVersion};
 
 use crate::TrustBundle;
 use crate::peer::{self, InvalidPeer, Side};
@@ -37,12 +36,14 @@ pub(crate) fn facts(
 /// what one holds that has is in the hash.
 fn element(own: &SpiffeId, leaf: Option<&CertificateDer<'_>>, client: &SpiffeId) -> Arc<str> {
     let hash = digest::digest(&digest::SHA256, leaf.map(|leaf| &**leaf).unwrap_or_default());
-    let mut text = format!("By={own};Hash=");
-    for byte in hash.as_ref() {
-        let _ = write!(text, "{byte:02x}");
-    }
-    let _ = write!(text, ";Subject=\"\";URI={client}");
-    text.into()
+    let element = ForwardedCert {
+        by: Some(own.as_str()),
+        hash: hash.as_ref(),
+        subject: "",
+        uris: &[client.as_str()],
+        dns: &[],
+    };
+    element.to_string().into()
 }
 
 #[cfg(test)]

@@ -74,7 +74,7 @@ fn authorities(dir: &Path, name: &str, of: &[&Authority]) {
     write(dir, &format!("{name}.yaml"), &text);
 }
 
-/// Answers each connection of a client that `clients` vouches for once.
+/// Answers each connection of a client that `clients` vouches for once, with what it is told of the client at the edge.
 async fn backend(shown: &Shown, clients: &Authority) -> SocketAddr {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier =
@@ -98,9 +98,15 @@ async fn backend(shown: &Shown, clients: &Authority) -> SocketAddr {
                 {
                     head.push(byte[0]);
                 }
-                let _ = stream
-                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello")
-                    .await;
+                let head = String::from_utf8(head).unwrap();
+                let told: Vec<_> =
+                    head.lines().filter(|line| line.starts_with("x-forwarded-client-cert")).collect();
+                let told = told.join("\n");
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{told}",
+                    told.len()
+                );
+                let _ = stream.write_all(answer.as_bytes()).await;
                 let _ = stream.shutdown().await;
             });
         }
@@ -121,7 +127,9 @@ async fn ask(address: SocketAddr, server: &Authority, shown: Option<&Shown>) -> 
     let name = ServerName::try_from("shop.example").unwrap();
     let stream = TcpStream::connect(address).await.unwrap();
     let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.ok()?;
-    stream.write_all(b"GET / HTTP/1.1\r\nhost: shop.example\r\nconnection: close\r\n\r\n").await.ok()?;
+    let forged = "x-forwarded-client-cert: Subject=\"CN=forged\"";
+    let head = format!("GET / HTTP/1.1\r\nhost: shop.example\r\n{forged}\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.ok()?;
     (!answer.is_empty()).then_some(answer)
@@ -165,7 +173,10 @@ async fn both_sides_prove_themselves_and_authorities_change_while_it_runs() {
 
     let (client, newer) = (clients.sign("client"), newer_clients.sign("client"));
     let status = async |shown| ask(address, &edge, shown).await.map(|answer| answer[9..12].to_owned());
-    assert!(ask(address, &edge, Some(&client)).await.unwrap().ends_with("hello"));
+    let answer = ask(address, &edge, Some(&client)).await.unwrap();
+    let (_, told) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(told.starts_with("x-forwarded-client-cert: Hash="), "{told}");
+    assert!(told.ends_with(";Subject=\"CN=rcgen self signed cert\";DNS=client"), "{told}");
     assert_eq!(status(None).await, None);
     assert_eq!(status(Some(&newer)).await, None);
 

@@ -8,7 +8,6 @@ mod modes;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use tower::{Layer, ServiceBuilder};
 use towpath_auth::AuthorizationPolicies;
 use towpath_config::{ClientValidationMode, Duty, EdgeTls, Guard, Listener, StreamTls};
@@ -16,8 +15,8 @@ use towpath_gateway_core::{HttpService, Live};
 use towpath_mesh_mtls::{AcceptLayer, Identity, MtlsMode, Refusals};
 use towpath_routing::{self as routing, FlowRoutes, Normalization, Routes};
 use towpath_server::{
-    CertificateError, ConnectionService, DatagramService, Detect, Drain, EdgeCertificates, Limits, Serve,
-    ServerNameLayer, TerminateLayer, UntilDrainedLayer,
+    CertificateError, ConnectionService, DatagramService, Detect, Drain, EdgeCertificates, EdgeConfig,
+    Limits, Serve, ServerNameLayer, TerminateLayer, UntilDrainedLayer,
 };
 use towpath_stacks::{
     AcceptStack, Entry, FlowEntry, HttpStack, datagrams, gateway, ingress, layer4, sidecar_outbound,
@@ -33,7 +32,7 @@ use crate::worker::WorkerParts;
 /// What configuration swaps while the listener runs.
 #[derive(Debug, Clone)]
 pub(crate) enum LiveDuty {
-    Edge { tls: Option<Live<Arc<ServerConfig>>>, entry: Entry },
+    Edge { tls: Option<Live<EdgeConfig>>, entry: Entry },
     Inbound(Inbound),
     Hbone(Hbone),
     Outbound { routes: Live<Routes>, normalization: Live<Normalization>, flows: Option<FlowEntry> },
@@ -46,7 +45,7 @@ pub(crate) enum LiveDuty {
 pub(crate) enum LiveTls {
     Opaque,
     Passthrough,
-    Terminate(Live<Arc<ServerConfig>>),
+    Terminate(Live<EdgeConfig>),
 }
 
 /// The data of a listener, by the transport of its socket.

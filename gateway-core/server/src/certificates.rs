@@ -40,13 +40,29 @@ pub struct EdgeCertificates {
     provider: Arc<CryptoProvider>,
     names: Names,
     clients: Arc<dyn ClientCertVerifier>,
+    clients_are_proven: bool,
+}
+
+/// What the handshakes of a listener go by.
+#[derive(Debug, Clone)]
+pub struct EdgeConfig {
+    pub(crate) tls: Arc<ServerConfig>,
+    /// Whether somebody vouches for what the certificate of a client says.
+    pub(crate) clients_are_proven: bool,
+}
+
+impl From<Arc<ServerConfig>> for EdgeConfig {
+    /// Nothing is said to backends of the certificates of clients.
+    fn from(tls: Arc<ServerConfig>) -> Self {
+        Self { tls, clients_are_proven: false }
+    }
 }
 
 impl EdgeCertificates {
     /// None yet.
     pub fn new() -> Self {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        Self { provider, names: Names::default(), clients: Arc::new(NoClientAuth) }
+        Self { provider, names: Names::default(), clients: Arc::new(NoClientAuth), clients_are_proven: false }
     }
 
     /// Adds the certificate for `hostname`: an exact name, `*.suffix`, or `*` (or nothing) for any. `chain` begins
@@ -79,30 +95,34 @@ impl EdgeCertificates {
 
     /// Asks clients for a certificate that one of `roots` vouches for, directly or by intermediates that the client sends
     /// along (RFC 5280 section 6): in time, and for use by clients. Handshakes without one fail. Session tickets are of
-    /// this configuration alone, so none outlives its authorities.
+    /// this configuration alone, so none outlives its authorities. What the certificate says is told to backends
+    /// ([`TlsFacts::forwarded_cert`](towpath_gateway_core::TlsFacts::forwarded_cert)).
     pub fn require_clients(&mut self, roots: Vec<CertificateDer<'static>>) -> Result<(), CertificateError> {
         let fails = |error| CertificateError { hostname: "*".to_owned(), cause: Cause::Authority(error) };
         self.clients = vouched(roots, &self.provider).map_err(fails)?;
+        self.clients_are_proven = true;
         Ok(())
     }
 
-    /// Asks clients for a certificate and takes those as well that have none or one that nobody vouches for.
+    /// Asks clients for a certificate and takes those as well that have none or one that nobody vouches for. Backends are told
+    /// nothing of it.
     pub fn ask_clients(&mut self) {
         self.clients = Arc::new(AnyClient::new(&self.provider));
+        self.clients_are_proven = false;
     }
 
     /// The configuration for [`TerminateLayer`](crate::TerminateLayer) in front of HTTP. Fails only if the system gives no
     /// random numbers for ticket keys.
-    pub fn server_config(self) -> Result<Arc<ServerConfig>, CertificateError> {
+    pub fn server_config(self) -> Result<EdgeConfig, CertificateError> {
         self.config(vec![b"h2".to_vec(), b"http/1.1".to_vec()])
     }
 
     /// The same in front of whatever else there is: ALPN is not answered, so clients may speak any protocol.
-    pub fn opaque_config(self) -> Result<Arc<ServerConfig>, CertificateError> {
+    pub fn opaque_config(self) -> Result<EdgeConfig, CertificateError> {
         self.config(Vec::new())
     }
 
-    fn config(self, protocols: Vec<Vec<u8>>) -> Result<Arc<ServerConfig>, CertificateError> {
+    fn config(self, protocols: Vec<Vec<u8>>) -> Result<EdgeConfig, CertificateError> {
         let fails = |error| CertificateError { hostname: "*".to_owned(), cause: Cause::Unusable(error) };
         let mut config = ServerConfig::builder_with_provider(self.provider)
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
@@ -111,7 +131,7 @@ impl EdgeCertificates {
             .with_cert_resolver(Arc::new(self.names));
         config.alpn_protocols = protocols;
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(fails)?;
-        Ok(Arc::new(config))
+        Ok(EdgeConfig { tls: Arc::new(config), clients_are_proven: self.clients_are_proven })
     }
 }
 

@@ -79,6 +79,7 @@ mod admission;
 mod answering;
 mod certificates;
 mod client_certificates;
+mod client_names;
 mod datagrams;
 mod detect;
 mod dispatch;
@@ -100,7 +101,7 @@ mod until_drained;
 mod workers;
 
 pub use accept::{Accept, serve_on, serve_with};
-pub use certificates::{CertificateError, EdgeCertificates};
+pub use certificates::{CertificateError, EdgeCertificates, EdgeConfig};
 pub use detect::Detect;
 pub use drain::{Drain, DrainGuard};
 pub use limits::Limits;

@@ -1,10 +1,10 @@
 //! Terminates TLS at an edge listener.
 //!
 //! - **reads** the client's hello
-//! - **writes** `connection.tls`: version, server name, ALPN
+//! - **writes** `connection.tls`: version, server name, ALPN, and what a certificate that is vouched for says of the client
 //! - **ends a connection** whose handshake fails, takes too long, or asks for a name that no certificate is for
 //!   (alert `unrecognized_name`, RFC 6066 section 3)
-//! - **settings** a live `rustls::ServerConfig` (see [`EdgeCertificates`](crate::EdgeCertificates)), a timeout, [`Drain`]
+//! - **settings** a live [`EdgeConfig`] (see [`EdgeCertificates`](crate::EdgeCertificates)), a timeout, [`Drain`]
 //! - **place** on the accept stack under PROXY protocol, above whatever reads HTTP
 
 use std::future::Future;
@@ -16,7 +16,7 @@ use std::task::{Context as Task, Poll};
 use std::time::Duration;
 
 use rustls::server::Acceptor;
-use rustls::{ProtocolVersion, ServerConfig, ServerConnection};
+use rustls::{ProtocolVersion, ServerConnection};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
@@ -25,19 +25,20 @@ use tower_layer::Layer;
 use tower_service::Service;
 use towpath_gateway_core::{Accepted, BoxIo, Live, TlsFacts, TlsVersion};
 
-use crate::Drain;
+use crate::client_names::element;
+use crate::{Drain, EdgeConfig};
 
 /// Applies [`Terminate`].
 #[derive(Debug, Clone)]
 pub struct TerminateLayer {
-    config: Live<Arc<ServerConfig>>,
+    config: Live<EdgeConfig>,
     handshake_timeout: Duration,
     drain: Option<Drain>,
 }
 
 impl TerminateLayer {
     /// Handshakes use the configuration of their moment; a swap touches no connection that is open.
-    pub fn new(config: Live<Arc<ServerConfig>>, handshake_timeout: Duration) -> Self {
+    pub fn new(config: Live<EdgeConfig>, handshake_timeout: Duration) -> Self {
         Self { config, handshake_timeout, drain: None }
     }
 
@@ -84,8 +85,10 @@ where
         TerminateFuture(Box::pin(async move {
             let Accepted { io, mut connection } = accepted;
             // The handshake has a box of its own, and the inner service goes: neither is kept while the connection lives.
-            let Some(stream) = Box::pin(terminate(io, layer, connection.peer)).await else { return Ok(()) };
-            connection.tls = facts(stream.get_ref().1);
+            let Some((stream, proven)) = Box::pin(terminate(io, layer, connection.peer)).await else {
+                return Ok(());
+            };
+            connection.tls = facts(stream.get_ref().1, proven);
             let served = inner.call(Accepted { io: Box::new(stream), connection });
             drop(inner);
             served.await
@@ -104,7 +107,8 @@ impl<E> Future for TerminateFuture<E> {
     }
 }
 
-async fn terminate(io: BoxIo, layer: TerminateLayer, peer: SocketAddr) -> Option<TlsStream<BoxIo>> {
+/// The clear stream, and whether somebody vouches for the client.
+async fn terminate(io: BoxIo, layer: TerminateLayer, peer: SocketAddr) -> Option<(TlsStream<BoxIo>, bool)> {
     let TerminateLayer { config, handshake_timeout, drain } = layer;
     let drained = async {
         match drain {
@@ -124,14 +128,14 @@ async fn terminate(io: BoxIo, layer: TerminateLayer, peer: SocketAddr) -> Option
     None
 }
 
-async fn handshake(io: BoxIo, config: Live<Arc<ServerConfig>>) -> io::Result<TlsStream<BoxIo>> {
+async fn handshake(io: BoxIo, config: Live<EdgeConfig>) -> io::Result<(TlsStream<BoxIo>, bool)> {
     let hello = LazyConfigAcceptor::new(Acceptor::default(), io).await?;
-    let config: Arc<ServerConfig> = Arc::clone(&**config.load());
+    let EdgeConfig { tls: config, clients_are_proven } = EdgeConfig::clone(&config.load());
     // rustls itself would say `access_denied`, which tells the client nothing about the name.
     if config.cert_resolver.resolve(hello.client_hello()).is_none() {
         return Err(refuse(hello).await);
     }
-    hello.into_stream(config).await
+    Ok((hello.into_stream(config).await?, clients_are_proven))
 }
 
 async fn refuse(hello: StartHandshake<BoxIo>) -> io::Error {
@@ -144,17 +148,18 @@ async fn refuse(hello: StartHandshake<BoxIo>) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("no certificate for {name}"))
 }
 
-fn facts(session: &ServerConnection) -> Option<TlsFacts> {
+fn facts(session: &ServerConnection, proven: bool) -> Option<TlsFacts> {
     let version = match session.protocol_version()? {
         ProtocolVersion::TLSv1_3 => TlsVersion::Tls13,
         _ => TlsVersion::Tls12,
     };
     let alpn = session.alpn_protocol().map(|name| Arc::from(String::from_utf8_lossy(name)));
+    let leaf = session.peer_certificates().filter(|_| proven).and_then(<[_]>::first);
     Some(TlsFacts {
         version,
         server_name: session.server_name().map(Arc::from),
         alpn,
         identity: None,
-        forwarded_cert: None,
+        forwarded_cert: leaf.and_then(element),
     })
 }

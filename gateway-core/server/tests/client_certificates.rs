@@ -8,13 +8,13 @@ use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, date_time_ymd,
 };
 use rustls::crypto::aws_lc_rs;
-use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio_rustls::TlsConnector;
 use tower::{Layer, Service};
 use towpath_gateway_core::{Accepted, Connection, Live};
-use towpath_server::{EdgeCertificates, TerminateLayer};
+use towpath_server::{EdgeCertificates, EdgeConfig, TerminateLayer};
 
 struct Authority(Issuer<'static, KeyPair>, CertificateDer<'static>);
 
@@ -47,7 +47,7 @@ impl Authority {
 type Shown = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 struct Edge {
-    config: Live<Arc<ServerConfig>>,
+    config: Live<EdgeConfig>,
     roots: RootCertStore,
     certificate: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
@@ -65,7 +65,7 @@ fn configured(
     certificate: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
     ask: impl FnOnce(&mut EdgeCertificates),
-) -> Arc<ServerConfig> {
+) -> EdgeConfig {
     let mut certificates = EdgeCertificates::new();
     certificates.add("a.example", vec![certificate], key).unwrap();
     ask(&mut certificates);
@@ -83,12 +83,14 @@ impl Edge {
             Some((chain, key)) => builder.with_client_auth_cert(chain, key).unwrap(),
             None => builder.with_no_client_auth(),
         };
-        self.reaches(Arc::new(config)).await
+        self.reaches(Arc::new(config)).await.is_some()
     }
 
-    async fn reaches(&self, config: Arc<ClientConfig>) -> bool {
+    /// What backends are told of a client that gets an answer.
+    async fn reaches(&self, config: Arc<ClientConfig>) -> Option<String> {
         let inner = tower::service_fn(|mut accepted: Accepted| async move {
-            let _ = accepted.io.write_all(b"hello").await;
+            let told = accepted.connection.tls.unwrap().forwarded_cert.unwrap_or_default();
+            let _ = accepted.io.write_all(format!("hello{told}").as_bytes()).await;
             let _ = accepted.io.shutdown().await;
             Ok::<_, std::convert::Infallible>(())
         });
@@ -104,7 +106,7 @@ impl Edge {
             let _ = stream.read_to_string(&mut text).await;
         }
         serving.await.unwrap().unwrap();
-        text == "hello"
+        text.strip_prefix("hello").map(ToOwned::to_owned)
     }
 }
 
@@ -148,6 +150,15 @@ async fn who_only_asks_takes_everybody() {
     for version in VERSIONS {
         assert!(edge.takes(version, None).await);
         assert!(edge.takes(version, Some(Authority::new().sign(|_| {}))).await);
+        let (chain, key) = Authority::new().sign(|_| {});
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(edge.roots.clone())
+            .with_client_auth_cert(chain, key)
+            .unwrap();
+        // Nobody vouches for what it says: nothing of it is told.
+        assert_eq!(edge.reaches(Arc::new(config)).await.as_deref(), Some(""));
     }
 }
 
@@ -168,11 +179,13 @@ async fn a_session_does_not_outlive_its_authorities() {
         .unwrap();
     let config = Arc::new(config);
     for _ in 0..2 {
-        assert!(edge.reaches(Arc::clone(&config)).await);
+        // The second time by a ticket: the certificate is known all the same.
+        let told = edge.reaches(Arc::clone(&config)).await.unwrap();
+        assert!(told.starts_with("Hash=") && told.contains(";Subject="), "{told}");
     }
     // The client still has tickets of sessions that were allowed.
     edge.config.store(configured(edge.certificate.clone(), edge.key.clone_key(), require(&new)));
-    assert!(!edge.reaches(config).await);
+    assert_eq!(edge.reaches(config).await, None);
 }
 
 #[test]

@@ -20,11 +20,13 @@ use tokio_rustls::client::TlsStream;
 use tower::Layer;
 use tower_service::Service;
 use towpath_gateway_core::{Accepted, Connection, Context, Live, Response};
-use towpath_server::{ConnectionService, Drain, EdgeCertificates, Limits, Serve, TerminateLayer, serve_on};
+use towpath_server::{
+    ConnectionService, Drain, EdgeCertificates, EdgeConfig, Limits, Serve, TerminateLayer, serve_on,
+};
 
 struct Edge {
     address: SocketAddr,
-    config: Live<Arc<rustls::ServerConfig>>,
+    config: Live<EdgeConfig>,
     roots: RootCertStore,
 }
 
@@ -33,7 +35,7 @@ fn certificate(hostname: &str) -> (CertificateDer<'static>, PrivateKeyDer<'stati
     (made.cert.der().clone(), PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into()))
 }
 
-fn server_config(hostname: &str, roots: &mut RootCertStore) -> Arc<rustls::ServerConfig> {
+fn server_config(hostname: &str, roots: &mut RootCertStore) -> EdgeConfig {
     let (certificate, key) = certificate(hostname);
     roots.add(certificate.clone()).unwrap();
     let mut certificates = EdgeCertificates::new();
