@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::SpiffeId;
+use crate::{SpiffeId, Standing};
 
 /// A transport connection and what was proved about its other side.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,12 +18,21 @@ pub struct Connection {
     pub passed_name: Option<Arc<str>>,
     /// Whether the bytes are TLS that is none of the mesh and ends at the application.
     pub passed_through: bool,
+    /// Whether it may be used for more, if it is kept.
+    pub standing: Standing,
 }
 
 impl Connection {
     /// A plaintext connection.
     pub fn plaintext(peer: SocketAddr, local: SocketAddr) -> Self {
-        Self { peer, local, tls: None, passed_name: None, passed_through: false }
+        Self {
+            peer,
+            local,
+            tls: None,
+            passed_name: None,
+            passed_through: false,
+            standing: Standing::default(),
+        }
     }
 
     /// The server name that the client asked for, whether TLS ends here or at the backend.

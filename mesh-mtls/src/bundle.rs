@@ -11,13 +11,15 @@ use x509_parser::prelude::FromDer;
 
 use crate::{CredentialError, pem};
 
-/// A trust domain and the root certificates that may sign for it. Clones share the roots.
+/// A trust domain and the root certificates that may sign for it, and the same of domains that it is federated with. Clones
+/// share the roots.
 #[derive(Debug, Clone)]
 pub struct TrustBundle {
     domain: TrustDomain,
     aliases: Arc<[TrustDomain]>,
     roots: Arc<[CertificateDer<'static>]>,
     anchors: Arc<RootCertStore>,
+    federated: Arc<[TrustBundle]>,
 }
 
 impl TrustBundle {
@@ -32,7 +34,8 @@ impl TrustBundle {
                 return Err(CredentialError::Root { number: index + 1 });
             }
         }
-        Ok(Self { domain, aliases: Arc::default(), roots: roots.into(), anchors: Arc::new(anchors) })
+        let (aliases, federated) = (Arc::default(), Arc::default());
+        Ok(Self { domain, aliases, roots: roots.into(), anchors: Arc::new(anchors), federated })
     }
 
     /// A bundle of the certificates in a PEM text.
@@ -47,6 +50,28 @@ impl TrustBundle {
     pub fn with_aliases(mut self, aliases: impl IntoIterator<Item = TrustDomain>) -> Self {
         self.aliases = aliases.into_iter().collect();
         self
+    }
+
+    /// The same bundle, with those of foreign trust domains (SPIFFE federation). The roots of each are trusted to sign ids of
+    /// its domain and of no other; a bundle of this trust domain or of an alias among them is left out.
+    #[must_use]
+    pub fn with_federated(mut self, bundles: impl IntoIterator<Item = Self>) -> Self {
+        let own = |bundle: &Self| bundle.domain == self.domain || self.aliases.contains(&bundle.domain);
+        self.federated = bundles.into_iter().filter(|bundle| !own(bundle)).collect();
+        self
+    }
+
+    /// The bundles of foreign trust domains.
+    pub fn federated(&self) -> &[Self] {
+        &self.federated
+    }
+
+    /// The bundle whose roots may vouch for `id`: this one, or that of a foreign domain.
+    pub fn of(&self, id: &SpiffeId) -> Option<&Self> {
+        if self.covers(id) {
+            return Some(self);
+        }
+        self.federated.iter().find(|bundle| bundle.domain.as_str() == id.trust_domain())
     }
 
     /// The trust domain.
@@ -69,7 +94,7 @@ impl TrustBundle {
         self.roots.iter().map(pem::certificate).collect()
     }
 
-    /// Whether the roots may vouch for `id`: it belongs to the trust domain or to one of its aliases.
+    /// Whether the roots of this trust domain may vouch for `id`: it belongs to the trust domain or to one of its aliases.
     pub fn covers(&self, id: &SpiffeId) -> bool {
         let domain = id.trust_domain();
         self.domain.as_str() == domain || self.aliases.iter().any(|alias| alias.as_str() == domain)
@@ -82,7 +107,8 @@ impl TrustBundle {
 
 impl PartialEq for TrustBundle {
     fn eq(&self, other: &Self) -> bool {
-        (&self.domain, &self.aliases, &self.roots) == (&other.domain, &other.aliases, &other.roots)
+        (&self.domain, &self.aliases, &self.roots, &self.federated)
+            == (&other.domain, &other.aliases, &other.roots, &other.federated)
     }
 }
 
@@ -125,6 +151,28 @@ mod tests {
             let error = TrustBundle::from_pem(DOMAIN.parse().unwrap(), text.as_bytes()).unwrap_err();
             assert!(matches!(error, CredentialError::NoRoots), "{error}");
         }
+    }
+
+    #[test]
+    fn a_foreign_domain_has_its_own_roots() {
+        let (own, partner, other) = (Authority::new(), Authority::new(), Authority::new());
+        let foreign = partner.bundle_of("partner.example");
+        let bundle = own.bundle().with_aliases(["old.example".parse().unwrap()]).with_federated([
+            foreign.clone(),
+            other.bundle(),
+            other.bundle_of("old.example"),
+        ]);
+        assert_eq!(bundle.federated(), [foreign]);
+        for (id, roots) in [
+            (WEB, Some(&own.root)),
+            ("spiffe://old.example/a", Some(&own.root)),
+            ("spiffe://partner.example/a", Some(&partner.root)),
+            ("spiffe://partner.example.com/a", None),
+        ] {
+            let found = bundle.of(&id.parse().unwrap()).map(|bundle| &bundle.roots()[0]);
+            assert_eq!(found, roots, "{id}");
+        }
+        assert!(!bundle.covers(&"spiffe://partner.example/a".parse().unwrap()));
     }
 
     #[test]

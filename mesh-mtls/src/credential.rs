@@ -98,12 +98,14 @@ impl Credential {
         self.0.svid.is_valid_at(now)
     }
 
-    /// The same with these aliases of the trust domain. Sessions of before are not resumed with it.
-    pub(crate) fn known_as(self, aliases: &[TrustDomain]) -> Self {
-        if self.bundle().aliases() == aliases {
+    /// The same with these aliases of the trust domain, and these bundles of foreign ones. Sessions of before are not resumed
+    /// with it.
+    pub(crate) fn trusting(self, aliases: &[TrustDomain], federated: &[TrustBundle]) -> Self {
+        let bundle = self.bundle().clone().with_aliases(aliases.iter().cloned());
+        let bundle = bundle.with_federated(federated.iter().cloned());
+        if *self.bundle() == bundle {
             return self;
         }
-        let bundle = self.bundle().clone().with_aliases(aliases.iter().cloned());
         let key = Arc::clone(&self.0.key);
         let made = VerifyClient::new(bundle.clone()).map_err(|why| CredentialError::Tls(why.to_string()));
         let settings = made.and_then(|client| {
@@ -123,6 +125,15 @@ impl Credential {
             .map_err(|why| rustls::Error::General(why.to_string()))?;
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         client.verify_client_cert(leaf, intermediates, UnixTime::since_unix_epoch(now)).map(drop)
+    }
+
+    /// The same for a server.
+    pub(crate) fn trusts_server(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> bool {
+        let Some((leaf, intermediates)) = chain.split_first() else { return false };
+        let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
+        let any = ServerName::IpAddress(std::net::Ipv4Addr::LOCALHOST.into());
+        let server = VerifyServer::new(self.bundle().clone());
+        server.verify_server_cert(leaf, intermediates, &any, &[], now).is_ok()
     }
 
     pub(crate) fn settings(&self) -> &Settings {

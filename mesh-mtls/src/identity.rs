@@ -2,12 +2,13 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use tokio::sync::watch;
 use towpath_gateway_core::{Live, SpiffeId, TrustDomain};
 
-use crate::Credential;
+use crate::{Credential, TrustBundle};
 
 /// A handle to the credential in use. Clones share it; reading it takes no lock.
 ///
@@ -17,8 +18,10 @@ pub struct Identity(Arc<Shared>);
 
 struct Shared {
     current: Live<Option<Credential>>,
-    /// Further names of the trust domain.
-    aliases: Live<Vec<TrustDomain>>,
+    /// Further names of the trust domain, and bundles of foreign ones.
+    trust: Live<(Vec<TrustDomain>, Vec<TrustBundle>)>,
+    /// Counts the changes of whom to trust.
+    trust_changes: AtomicU64,
     stored: watch::Sender<()>,
 }
 
@@ -34,25 +37,33 @@ impl Identity {
     }
 
     fn holding(credential: Option<Credential>) -> Self {
-        let (current, aliases) = (Live::new(credential), Live::default());
-        Self(Arc::new(Shared { current, aliases, stored: watch::Sender::new(()) }))
+        let (current, trust) = (Live::new(credential), Live::default());
+        let (trust_changes, stored) = (AtomicU64::new(0), watch::Sender::new(()));
+        Self(Arc::new(Shared { current, trust, trust_changes, stored }))
     }
 
     /// Uses `credential` for every handshake that begins from now on. Open connections live on, and sessions that
     /// began with an older credential are not resumed.
     pub fn store(&self, credential: Credential) {
-        let credential = credential.known_as(&self.0.aliases.load());
+        let trust = self.0.trust.load();
+        let (aliases, federated) = &**trust;
+        let credential = credential.trusting(aliases, federated);
+        let same = self.credential().is_some_and(|before| before.bundle() == credential.bundle());
         self.0.current.store(Some(credential));
+        if !same {
+            // After the credential is there: who sees the count sees the credential.
+            self.0.trust_changes.fetch_add(1, Ordering::Release);
+        }
         self.0.stored.send_replace(());
     }
 
-    /// Takes ids of these domains like those of the trust domain (Istio, `trustDomainAliases`), with the credential in use
-    /// and with those that come. The same roots vouch for them.
-    pub fn set_aliases(&self, aliases: &[TrustDomain]) {
-        if **self.0.aliases.load() == aliases {
+    /// Whom to trust besides the trust domain, with the credential in use and with those that come: ids of `aliases` are taken
+    /// like its own (Istio, `trustDomainAliases`), by the same roots; those of `federated` domains by the roots of each.
+    pub fn set_trust(&self, aliases: &[TrustDomain], federated: &[TrustBundle]) {
+        if matches!(&**self.0.trust.load(), (a, f) if a == aliases && f == federated) {
             return;
         }
-        self.0.aliases.store(aliases.to_vec());
+        self.0.trust.store((aliases.to_vec(), federated.to_vec()));
         if let Some(credential) = self.credential() {
             self.store(credential);
         }
@@ -61,6 +72,11 @@ impl Identity {
     /// The credential in use, be it valid or not.
     pub fn credential(&self) -> Option<Credential> {
         self.0.current.load().as_ref().clone()
+    }
+
+    /// A number that grows when the roots or the trust domains change.
+    pub(crate) fn trust_changes(&self) -> u64 {
+        self.0.trust_changes.load(Ordering::Acquire)
     }
 
     /// The workload's SPIFFE id.
@@ -154,17 +170,21 @@ mod tests {
     }
 
     #[test]
-    fn aliases_hold_for_the_credential_in_use_and_for_the_next() {
+    fn aliases_and_foreign_domains_hold_for_the_credential_in_use_and_for_the_next() {
         let authority = Authority::new();
         let identity = Identity::new(authority.credential(WEB));
         let foreign: SpiffeId = "spiffe://old.example/a".parse().unwrap();
-        let covers = || identity.credential().unwrap().bundle().covers(&foreign);
-        assert!(!covers());
-        identity.set_aliases(&["old.example".parse().unwrap()]);
-        assert!(covers());
-        identity.store(authority.credential(REVIEWS));
-        assert!(covers());
-        identity.set_aliases(&[]);
+        let covers = || identity.credential().unwrap().bundle().of(&foreign).is_some();
+        let partner = Authority::new().bundle_of("old.example");
+        let alias: TrustDomain = "old.example".parse().unwrap();
+        for (aliases, federated) in [(vec![alias], vec![]), (vec![], vec![partner])] {
+            assert!(!covers());
+            identity.set_trust(&aliases, &federated);
+            assert!(covers());
+            identity.store(authority.credential(REVIEWS));
+            assert!(covers());
+            identity.set_trust(&[], &[]);
+        }
         assert!(!covers());
     }
 

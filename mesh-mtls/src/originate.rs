@@ -13,18 +13,19 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context as Task, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use pin_project_lite::pin_project;
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tower_layer::Layer;
 use tower_service::Service;
 use towpath_gateway_core::{
-    Connected, Connection, Destination, Endpoint, Fault, Protocol, Reason, Replay, SpiffeId, TlsFacts,
-    Transport,
+    Connected, Connection, Destination, Endpoint, Fault, Protocol, Reason, Replay, SpiffeId, Standing,
+    TlsFacts, Transport,
 };
 
 use crate::facts::facts;
@@ -130,8 +131,13 @@ impl<C> Originate<C> {
         if identities.is_empty() {
             return Err(mismatch(endpoint.address, identities, None));
         }
+        let (identity, trust_changes) = self.identity(endpoint)?;
         Ok(Some(Handshake {
-            credential: self.credential(endpoint)?,
+            credential: identity
+                .valid_at(SystemTime::now())
+                .map_err(|why| refused(format!("{} asks for mesh mTLS: {why}", endpoint.address)))?,
+            identity,
+            trust_changes,
             endpoint: Arc::clone(endpoint),
             identities: Arc::clone(identities),
             protocol: destination.protocol,
@@ -139,20 +145,22 @@ impl<C> Originate<C> {
         }))
     }
 
-    fn credential(&self, endpoint: &Endpoint) -> Result<Credential, Fault> {
-        let address = endpoint.address;
-        // No other endpoint of the mesh can be reached either: trying again cannot help.
-        let refused =
-            |why: String| Fault::new(Reason::ConnectFailed).with_replay(Replay::Never).with_detail(why);
-        let identity = self.identity.as_ref().ok_or_else(|| {
+    /// The identity, and the count of its changes of trust before its credential is looked at.
+    fn identity(&self, endpoint: &Endpoint) -> Result<(Identity, u64), Fault> {
+        let identity = self.identity.clone().ok_or_else(|| {
             refused(format!(
-                "{address} asks for mesh mTLS and this process has no mesh identity; give it a credential"
+                "{} asks for mesh mTLS and this process has no mesh identity; give it a credential",
+                endpoint.address
             ))
         })?;
-        identity
-            .valid_at(SystemTime::now())
-            .map_err(|why| refused(format!("{address} asks for mesh mTLS: {why}")))
+        let trust_changes = identity.trust_changes();
+        Ok((identity, trust_changes))
     }
+}
+
+/// No other endpoint of the mesh can be reached either: trying again cannot help.
+fn refused(why: String) -> Fault {
+    Fault::new(Reason::ConnectFailed).with_replay(Replay::Never).with_detail(why)
 }
 
 type Securing = Pin<Box<dyn Future<Output = Result<Connected, Fault>> + Send>>;
@@ -204,6 +212,8 @@ where
 
 struct Handshake {
     credential: Credential,
+    identity: Identity,
+    trust_changes: u64,
     endpoint: Arc<Endpoint>,
     identities: Arc<[SpiffeId]>,
     protocol: Protocol,
@@ -234,7 +244,9 @@ impl Handshake {
         )
         .map_err(|why| mismatch(address, &self.identities, None).with_source(why))?;
         self.expect(&tls)?;
-        let connection = Connection { tls: Some(tls), ..(*connected.connection).clone() };
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let standing = standing(self.identity, self.trust_changes, chain.to_vec());
+        let connection = Connection { tls: Some(tls), standing, ..(*connected.connection).clone() };
         Ok(Connected { io: Box::new(stream), connection: Arc::new(connection) })
     }
 
@@ -245,6 +257,24 @@ impl Handshake {
             seen => Err(mismatch(self.endpoint.address, &self.identities, seen.as_ref())),
         }
     }
+}
+
+/// Whether a server of this chain is trusted still: looked at again after each change of whom to trust.
+fn standing(identity: Identity, trust_changes: u64, chain: Vec<CertificateDer<'static>>) -> Standing {
+    let seen = AtomicU64::new(trust_changes);
+    Standing::new(move || {
+        let now = identity.trust_changes();
+        if seen.load(Ordering::Relaxed) == now {
+            return true;
+        }
+        let trusted = identity
+            .credential()
+            .is_some_and(|credential| credential.trusts_server(&chain, SystemTime::now()));
+        if trusted {
+            seen.store(now, Ordering::Relaxed);
+        }
+        trusted
+    })
 }
 
 fn late(address: SocketAddr, limit: Duration) -> Fault {

@@ -23,7 +23,7 @@ pub enum InvalidPeer {
     /// Its certificate is not an X509-SVID.
     #[error("the peer's certificate does not identify a workload: {0}")]
     Svid(#[from] InvalidSvid),
-    /// Its id is of a trust domain that our roots do not vouch for.
+    /// Its id is of a trust domain that we have no roots for.
     #[error("the peer is {id}, outside of the trust domain {domain}")]
     TrustDomain {
         /// The peer's id.
@@ -64,7 +64,7 @@ pub(crate) fn decide(
         Side::Client => (svid.client_auth, "clientAuth"),
         Side::Server => (svid.server_auth, "serverAuth"),
     };
-    if !bundle.covers(&svid.id) {
+    if bundle.of(&svid.id).is_none() {
         return Err(InvalidPeer::TrustDomain { id: svid.id, domain: bundle.domain().clone() });
     }
     if !allowed {

@@ -13,26 +13,48 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use towpath_gateway_core::TrustDomain;
 
-use crate::peer::{self, Side};
-use crate::{TrustBundle, tls};
+use crate::peer::{self, InvalidPeer, Side};
+use crate::{Svid, TrustBundle, tls};
 
-/// Checks a client: a certificate is required, chains to the bundle and is an X509-SVID of its trust domain.
+/// Checks a client: a certificate is required, is an X509-SVID, and chains to the roots of its own trust domain.
 #[derive(Debug)]
 pub(crate) struct VerifyClient {
     chain: Arc<dyn ClientCertVerifier>,
+    /// By trust domain.
+    federated: Vec<(TrustDomain, Arc<dyn ClientCertVerifier>)>,
     bundle: TrustBundle,
 }
 
 impl VerifyClient {
     pub(crate) fn new(bundle: TrustBundle) -> Result<Self, VerifierBuilderError> {
-        // Names of the roots are no secret but no use either, and some clients then withhold a certificate of the
-        // next root while roots rotate.
-        let chain = WebPkiClientVerifier::builder_with_provider(bundle.anchors(), tls::provider())
-            .clear_root_hint_subjects()
-            .build()?;
-        Ok(Self { chain, bundle })
+        let federated = bundle
+            .federated()
+            .iter()
+            .map(|foreign| Ok((foreign.domain().clone(), chain(foreign)?)))
+            .collect::<Result<_, VerifierBuilderError>>()?;
+        Ok(Self { chain: chain(&bundle)?, federated, bundle })
     }
+
+    /// What checks the chain of this leaf: who else may vouch for its trust domain is not asked.
+    fn chain_of(&self, leaf: &CertificateDer<'_>) -> Result<&dyn ClientCertVerifier, Error> {
+        let id = Svid::read(leaf).map_err(|why| invalid(why.into()))?.id;
+        if self.bundle.covers(&id) {
+            return Ok(&*self.chain);
+        }
+        let foreign = self.federated.iter().find(|(domain, _)| domain.as_str() == id.trust_domain());
+        let domain = self.bundle.domain().clone();
+        foreign.map(|(_, chain)| &**chain).ok_or_else(|| invalid(InvalidPeer::TrustDomain { id, domain }))
+    }
+}
+
+fn chain(bundle: &TrustBundle) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
+    // Names of the roots are no secret but no use either, and some clients then withhold a certificate of the
+    // next root while roots rotate.
+    WebPkiClientVerifier::builder_with_provider(bundle.anchors(), tls::provider())
+        .clear_root_hint_subjects()
+        .build()
 }
 
 impl ClientCertVerifier for VerifyClient {
@@ -46,7 +68,7 @@ impl ClientCertVerifier for VerifyClient {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.chain.verify_client_cert(leaf, intermediates, now)?;
+        let verified = self.chain_of(leaf)?.verify_client_cert(leaf, intermediates, now)?;
         check(leaf, Side::Client, &self.bundle, now)?;
         Ok(verified)
     }
@@ -74,7 +96,7 @@ impl ClientCertVerifier for VerifyClient {
     }
 }
 
-/// Checks a server: its certificate chains to the bundle and is an X509-SVID of its trust domain. Which of the ids of
+/// Checks a server: its certificate is an X509-SVID and chains to the roots of its own trust domain. Which of the ids of
 /// the domain is accepted differs per endpoint and is decided after the handshake, for resumed sessions too.
 #[derive(Debug)]
 pub(crate) struct VerifyServer {
@@ -98,7 +120,12 @@ impl ServerCertVerifier for VerifyServer {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let parsed = ParsedCertificate::try_from(leaf)?;
-        let roots = self.bundle.anchors();
+        let id = Svid::read(leaf).map_err(|why| invalid(why.into()))?.id;
+        let Some(bundle) = self.bundle.of(&id) else {
+            let domain = self.bundle.domain().clone();
+            return Err(invalid(InvalidPeer::TrustDomain { id, domain }));
+        };
+        let roots = bundle.anchors();
         verify_server_cert_signed_by_trust_anchor(&parsed, &roots, intermediates, now, self.algorithms.all)?;
         check(leaf, Side::Server, &self.bundle, now)?;
         Ok(ServerCertVerified::assertion())
@@ -131,6 +158,58 @@ fn check(leaf: &CertificateDer<'_>, side: Side, bundle: &TrustBundle, now: UnixT
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
     match peer::decide(std::slice::from_ref(leaf), side, bundle, now) {
         Ok(_) => Ok(()),
-        Err(why) => Err(CertificateError::Other(OtherError(Arc::new(why))).into()),
+        Err(why) => Err(invalid(why)),
+    }
+}
+
+fn invalid(why: InvalidPeer) -> Error {
+    CertificateError::Other(OtherError(Arc::new(why))).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+    use crate::authority::{Authority, WEB, svid};
+
+    #[test]
+    fn a_foreign_root_vouches_for_its_own_domain_alone() {
+        const PARTNER: &str = "spiffe://partner.example/ns/shop/sa/web";
+        let (own, partner, stranger) = (Authority::new(), Authority::new(), Authority::new());
+        let bundle = own.bundle().with_federated([
+            partner.bundle_of("partner.example"),
+            // Whoever gives this one gives roots for our own ids: they count for nothing.
+            stranger.bundle(),
+        ]);
+        let client = VerifyClient::new(bundle.clone()).unwrap();
+        let server = VerifyServer::new(bundle);
+        let any = ServerName::try_from("a.example").unwrap();
+        let now = UnixTime::since_unix_epoch(SystemTime::now().duration_since(UNIX_EPOCH).unwrap());
+        let below = partner.subordinate();
+        let chained = || {
+            let (mut chain, key) = below.sign(&svid(PARTNER));
+            chain.push(below.root.clone());
+            (chain, key)
+        };
+        for (what, (chain, _), taken) in [
+            ("ours by our root", own.sign(&svid(WEB)), true),
+            ("theirs by their root", partner.sign(&svid(PARTNER)), true),
+            ("theirs by their intermediate", chained(), true),
+            ("theirs without the intermediate", below.sign(&svid(PARTNER)), false),
+            ("theirs by our root", own.sign(&svid(PARTNER)), false),
+            ("ours by their root", partner.sign(&svid(WEB)), false),
+            ("ours by a root that is said to be ours", stranger.sign(&svid(WEB)), false),
+            ("theirs by nobody's root", stranger.sign(&svid(PARTNER)), false),
+            ("a third domain by their root", partner.sign(&svid("spiffe://third.example/a")), false),
+        ] {
+            let (leaf, rest) = chain.split_first().unwrap();
+            assert_eq!(client.verify_client_cert(leaf, rest, now).is_ok(), taken, "client: {what}");
+            assert_eq!(
+                server.verify_server_cert(leaf, rest, &any, &[], now).is_ok(),
+                taken,
+                "server: {what}"
+            );
+        }
     }
 }

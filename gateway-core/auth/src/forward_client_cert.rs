@@ -3,7 +3,7 @@
 //! - **reads** the connection's TLS facts
 //! - **writes** the header; what a client sent under its name is dropped, but for what a client of the mesh hands on
 //! - **ends a request with** nothing
-//! - **settings** whether to set the header or to append to it, and whether it has been dropped already
+//! - **settings** whether to set the header or to append to it
 //! - **place** after path normalization, before whatever may look at headers
 
 use std::task::{Context as Task, Poll};
@@ -34,39 +34,26 @@ const NAME: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct ForwardClientCertLayer {
-    way: Way,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Set,
-    SetSanitized,
-    Append,
+    append: bool,
 }
 
 impl ForwardClientCertLayer {
     /// At an edge: what clients send is dropped, whoever they are (Envoy, `SANITIZE_SET`).
     pub fn set() -> Self {
-        Self { way: Way::Set }
-    }
-
-    /// The same where another layer has dropped what clients send, as path normalization at an edge does: without a
-    /// certificate there is nothing left to do.
-    pub fn set_sanitized() -> Self {
-        Self { way: Way::SetSanitized }
+        Self { append: false }
     }
 
     /// Inside the mesh: the element of this hop is appended to what a client with an identity hands on
     /// (`APPEND_FORWARD`). Only the last element is of this hop's making.
     pub fn append() -> Self {
-        Self { way: Way::Append }
+        Self { append: true }
     }
 
     fn apply(self, headers: &mut HeaderMap, connection: Option<&Connection>) {
         let tls = connection.and_then(|connection| connection.tls.as_ref());
         let element = tls.and_then(|tls| tls.forwarded_cert.as_deref());
         let proved = tls.is_some_and(|tls| tls.identity.is_some());
-        let earlier = if self.way == Way::Append && proved { joined(headers) } else { None };
+        let earlier = if self.append && proved { joined(headers) } else { None };
         let value = match (earlier, element) {
             (Some(mut earlier), Some(element)) => {
                 earlier.push(b',');
@@ -119,13 +106,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> S::Future {
-        let connection = Context::find(request.extensions()).and_then(Context::connection);
-        let told =
-            |connection: &Connection| connection.tls.as_ref().is_some_and(|tls| tls.forwarded_cert.is_some());
-        if self.settings.way == Way::SetSanitized && !connection.is_some_and(|connection| told(connection)) {
-            return self.inner.call(request);
-        }
-        let connection = connection.cloned();
+        let connection = Context::find(request.extensions()).and_then(Context::connection).cloned();
         self.settings.apply(request.headers_mut(), connection.as_deref());
         self.inner.call(request)
     }
@@ -133,7 +114,6 @@ where
 
 #[cfg(test)]
 mod tests {
-    use tower::{ServiceExt, service_fn};
     use towpath_gateway_core::{TlsFacts, TlsVersion};
 
     use super::*;
@@ -174,20 +154,6 @@ mod tests {
             layer.apply(&mut headers, connection);
             let found: Vec<_> = headers.get_all(NAME).iter().map(|value| value.to_str().unwrap()).collect();
             assert_eq!(found, wanted.into_iter().collect::<Vec<_>>(), "{layer:?} {sent:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn where_another_layer_drops_the_header_only_a_certificate_is_looked_at() {
-        let plain = Connection::plaintext("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
-        for (connection, wanted) in [(connection(false, Some("URI=a")), "URI=a"), (plain, "left")] {
-            let context = Context::on(std::sync::Arc::new(connection));
-            let request = Request::builder().header(NAME, "left").extension(context).body(()).unwrap();
-            let inner = service_fn(|request: Request<()>| async move {
-                Ok::<_, std::convert::Infallible>(request.headers().get(NAME).cloned())
-            });
-            let found = ForwardClientCertLayer::set_sanitized().layer(inner).oneshot(request).await.unwrap();
-            assert_eq!(found.unwrap(), wanted);
         }
     }
 }

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use towpath_gateway_core::{
-    Backend, Balance, Endpoint, Load, Locality, Protocol, SpiffeId, TlsServer, Transport, Workload,
+    Backend, Balance, Endpoint, Load, Locality, Protocol, SpiffeId, TlsServer, Transport, TrustDomain,
+    Workload,
 };
 use towpath_mesh_mtls::MtlsMode;
 
@@ -34,6 +35,9 @@ impl fmt::Debug for EndpointPool {
         write!(f, "EndpointPool({})", self.0.len())
     }
 }
+
+/// Of workloads whose identity is of a domain that the mesh is federated with.
+const TRUST_DOMAIN_LABEL: &str = "towpath.dev/trust-domain";
 
 /// What is sent to a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -267,12 +271,15 @@ impl<'a> Backends<'a> {
         }
     }
 
-    /// The identities of which the workload must prove one, in any domain of the mesh; a name that makes none can never be
-    /// proved.
+    /// The identities of which the workload must prove one: in any domain of the mesh, or in the foreign one that it is said
+    /// to be of. A name that makes none can never be proved.
     fn identities(&self, workload: &MeshWorkload) -> Arc<[SpiffeId]> {
-        let domains = self.mesh.trust_domains();
-        let ids = domains.map(|domain| SpiffeId::workload(domain, &workload.namespace, &workload.account));
-        ids.flatten().collect()
+        let id =
+            |domain: &TrustDomain| SpiffeId::workload(domain, &workload.namespace, &workload.account).ok();
+        match workload.labels.get(TRUST_DOMAIN_LABEL) {
+            Some(domain) => domain.parse().ok().iter().filter_map(id).collect(),
+            None => self.mesh.trust_domains().filter_map(id).collect(),
+        }
     }
 
     /// The endpoint, or the equal one that is in use already.

@@ -139,7 +139,8 @@ pub(crate) fn workload_entry(spec: &WorkloadEntrySpec, found: &mut Vec<Defect>) 
 }
 
 pub(crate) fn mesh(spec: &MeshSpec, found: &mut Vec<Defect>) {
-    for domain in spec.trust_domain.iter().chain(&spec.trust_domain_aliases) {
+    let federated = spec.federation.iter().map(|foreign| &foreign.trust_domain);
+    for domain in spec.trust_domain.iter().chain(&spec.trust_domain_aliases).chain(federated) {
         if let Err(error) = domain.value.parse::<TrustDomain>() {
             found.push(Defect::new(domain.referenced, error.to_string()));
         }

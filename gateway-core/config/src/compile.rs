@@ -27,7 +27,7 @@ use crate::topology::{Plan, Rules, plan};
 use crate::unmet::Offered;
 use crate::{
     Guard, Listener, MeshSettings, ObjectName, PlaintextHop, PortMap, Problem, Role, Scenario, Snapshot,
-    Source, authorization, edge, policy, provider, sidecar, status, unmet,
+    Source, authorization, edge, federation, policy, provider, sidecar, status, unmet,
 };
 
 /// For whom a directory is compiled.
@@ -145,7 +145,7 @@ impl Word {
         let domain = spec.and_then(|spec| spec.trust_domain.as_ref()?.value.parse().ok());
         let root = spec.and_then(|spec| spec.root_namespace.as_deref());
         let aliases = spec.into_iter().flat_map(|spec| &spec.trust_domain_aliases);
-        let mesh = options.mesh.clone().unwrap_or_else(|| MeshSettings {
+        let mut mesh = options.mesh.clone().unwrap_or_else(|| MeshSettings {
             trust_domain: domain.unwrap_or(default.trust_domain),
             trust_domain_aliases: aliases.filter_map(|alias| alias.value.parse().ok()).collect(),
             root_namespace: root.map_or(default.root_namespace, Into::into),
@@ -156,6 +156,7 @@ impl Word {
             private_jwks: spec
                 .and_then(|spec| spec.remote_jwks.as_ref())
                 .is_some_and(|spec| spec.allow_private_addresses),
+            federation: Vec::new(),
             outbound_traffic_policy: spec
                 .and_then(|spec| spec.outbound_traffic_policy.as_ref())
                 .map(|spec| spec.mode)
@@ -164,6 +165,9 @@ impl Word {
                 .and_then(|spec| spec.gateway_topology.as_ref())
                 .map_or(0, |t| t.num_trusted_proxies),
         });
+        if let (Some(object), None) = (object, &options.mesh) {
+            mesh.federation = federation::compile(objects, object, &mesh, problems);
+        }
         let named = spec.and_then(|spec| Some(spec.ingress.as_ref()?.service.0.clone()));
         let ingress = named
             .unwrap_or_else(|| ObjectName { namespace: mesh.root_namespace.clone(), name: "ingress".into() });

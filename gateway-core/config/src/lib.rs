@@ -34,6 +34,7 @@ mod edge_services;
 mod endpoints;
 mod extension;
 mod external_auth;
+mod federation;
 mod filter;
 mod flow;
 mod gateway;

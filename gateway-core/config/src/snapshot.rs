@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use towpath_auth::{AuthorizationPolicies, ExternalAuth, RequestAuthentications};
 use towpath_gateway_core::{Backend, SpiffeId, Transport, TrustDomain};
-use towpath_mesh_mtls::MtlsMode;
+use towpath_mesh_mtls::{MtlsMode, TrustBundle};
 use towpath_routing::{self as routing, Hostname, Normalization, PathNormalization};
 
 use crate::backend::EndpointPool;
@@ -129,6 +129,8 @@ pub struct MeshSettings {
     pub default_deny: bool,
     /// Whether keys of issuers may be fetched from loopback, private and link-local addresses.
     pub private_jwks: bool,
+    /// Foreign trust domains, and who vouches for their identities.
+    pub federation: Vec<TrustBundle>,
     /// What becomes of captured connections to addresses that no Service has.
     pub outbound_traffic_policy: OutboundTrafficPolicy,
     /// Proxies in front of gateways whose `X-Forwarded-For` is believed.
@@ -167,6 +169,7 @@ impl Default for MeshSettings {
             strict: false,
             default_deny: false,
             private_jwks: false,
+            federation: Vec::new(),
             outbound_traffic_policy: OutboundTrafficPolicy::default(),
             trusted_proxies: 0,
         }

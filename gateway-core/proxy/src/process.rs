@@ -159,7 +159,7 @@ impl Process {
         let options = check::options(self.program, &self.args.compile, SystemTime::now());
         let snapshot = compile(source, &options, self.snapshot.as_ref());
         if let Some(identity) = &self.identity {
-            identity.set_aliases(&snapshot.mesh.trust_domain_aliases);
+            identity.set_trust(&snapshot.mesh.trust_domain_aliases, &snapshot.mesh.federation);
         }
         snapshot
     }

@@ -1,9 +1,7 @@
 //! The API gateway: who asks, how often they may, and where it goes.
 
 use tower::ServiceBuilder;
-use towpath_auth::{
-    ApiKeyLayer, AuthorizeLayer, CustomAuthorizeLayer, ExternalAuthLayer, ForwardClientCertLayer, JwtLayer,
-};
+use towpath_auth::{ApiKeyLayer, AuthorizeLayer, CustomAuthorizeLayer, ExternalAuthLayer, JwtLayer};
 use towpath_gateway_core::RescueLayer;
 use towpath_observability::RecordLayer;
 use towpath_rate_limit::RateLimitLayer;
@@ -22,7 +20,6 @@ pub fn gateway(parts: Parts, entry: Entry) -> impl HttpStack {
         .layer(RecordLayer::new(parts.recorder))
         .layer(RescueLayer::new())
         .layer(Side::Edge.normalize(entry.normalization))
-        .layer(ForwardClientCertLayer::set_sanitized())
         .layer(RouteLayer::new(entry.routes))
         .layer(CorsLayer::new())
         .layer(ApiKeyLayer::new())

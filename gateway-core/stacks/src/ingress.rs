@@ -1,9 +1,7 @@
 //! A cluster's ingress: the only open ports, and routing behind them. Consumers and limits are the gateway's duty.
 
 use tower::ServiceBuilder;
-use towpath_auth::{
-    AuthorizeLayer, CustomAuthorizeLayer, ExternalAuthLayer, ForwardClientCertLayer, JwtLayer,
-};
+use towpath_auth::{AuthorizeLayer, CustomAuthorizeLayer, ExternalAuthLayer, JwtLayer};
 use towpath_gateway_core::RescueLayer;
 use towpath_observability::RecordLayer;
 use towpath_routing::{FilterLayer, InjectLayer, MirrorLayer, PersistLayer, RespondLayer, RouteLayer};
@@ -18,7 +16,6 @@ pub fn ingress(parts: Parts, entry: Entry) -> impl HttpStack {
         .layer(RecordLayer::new(parts.recorder))
         .layer(RescueLayer::new())
         .layer(Side::Edge.normalize(entry.normalization))
-        .layer(ForwardClientCertLayer::set_sanitized())
         .layer(RouteLayer::new(entry.routes))
         .layer(ExternalAuthLayer::new(parts.upstream.clone()))
         .layer(JwtLayer::new(entry.authentication))

@@ -168,11 +168,11 @@ where
     Ok(Connected { io: Box::new(io), connection: Arc::new(connection) })
 }
 
-/// A connection that lives and has room.
+/// A connection that lives, whose server is trusted still, and that has room.
 fn open_one(kept: &Mutex<Kept>, key: &(SocketAddr, Arc<[SpiffeId]>)) -> Option<Carrier> {
     let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
     let carriers = kept.get_mut(key)?;
-    carriers.retain(|carrier| !carrier.send.is_closed());
+    carriers.retain(|carrier| !carrier.send.is_closed() && carrier.connection.standing.holds());
     carriers.iter().find(|carrier| carrier.tunnels.load(Ordering::Relaxed) < MOST_TUNNELS).cloned()
 }
 

@@ -254,3 +254,36 @@ async fn it_works_over_real_sockets() {
     drop(connected);
     server.await.unwrap();
 }
+
+#[tokio::test]
+async fn a_kept_connection_stands_for_as_long_as_its_server_is_trusted() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let roots = |of: &[&Authority]| {
+        let roots = of.iter().map(|authority| authority.root.clone()).collect();
+        TrustBundle::new(authority::DOMAIN.parse().unwrap(), roots).unwrap()
+    };
+    let web = |roots: TrustBundle| {
+        let (chain, key) = new.sign(&authority::svid(WEB));
+        Credential::new(chain, key, roots).unwrap()
+    };
+    let identity = Identity::new(web(roots(&[&old, &new])));
+    let server = Identity::new({
+        let (chain, key) = old.sign(&authority::svid(REVIEWS));
+        Credential::new(chain, key, roots(&[&old, &new])).unwrap()
+    });
+    let layer = OriginateLayer::new(Some(identity.clone()));
+    let mut connected = open(&layer, only(&[REVIEWS]), echo(&server)).await.unwrap();
+    let standing = connected.connection.standing.clone();
+    assert!(standing.holds());
+    // A new leaf, and the same roots in another order, change nothing.
+    for bundle in [roots(&[&old, &new]), roots(&[&new, &old])] {
+        identity.store(web(bundle));
+        assert!(standing.holds());
+    }
+    identity.store(web(roots(&[&new])));
+    assert!(!standing.holds());
+    // What is under way goes on.
+    says(&mut connected.io, "still here").await;
+    identity.store(web(roots(&[&new, &old])));
+    assert!(standing.holds());
+}

@@ -77,8 +77,9 @@ impl Normalization {
 
 impl NormalizeLayer {
     /// For clients that are not trusted: [`PathNormalization::Edge`]; header names with an underscore are refused;
-    /// `x-forwarded-client-cert`, `x-envoy-*` and `x-towpath-*` are dropped; the peer is appended to
-    /// `X-Forwarded-For` and `X-Forwarded-Proto` is set, if the server put the connection into the context.
+    /// `x-forwarded-client-cert`, `x-envoy-*` and `x-towpath-*` are dropped. If the server put the connection into the
+    /// context, the peer is appended to `X-Forwarded-For`, `X-Forwarded-Proto` is set, and so is
+    /// `X-Forwarded-Client-Cert` where the client's certificate proves something.
     pub fn edge() -> Self {
         Self { edge: true, settings: Live::new(Normalization::edge()) }
     }

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use towpath_gateway_core::{Connection, Fault, Reason};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Which headers a request holds that concern the edge.
@@ -51,12 +52,11 @@ pub(crate) fn drop_internal(headers: &mut HeaderMap) {
 
 fn is_internal(name: &str) -> bool {
     name.starts_with("x-")
-        && (name == "x-forwarded-client-cert"
-            || name.starts_with("x-envoy-")
-            || name.starts_with("x-towpath-"))
+        && (name == CLIENT_CERT.as_str() || name.starts_with("x-envoy-") || name.starts_with("x-towpath-"))
 }
 
-/// Appends the peer to `X-Forwarded-For`, in one line, and sets `X-Forwarded-Proto` to what the peer speaks.
+/// Appends the peer to `X-Forwarded-For`, in one line, and sets `X-Forwarded-Proto` to what the peer speaks, and
+/// `X-Forwarded-Client-Cert` to what is proven of it by a certificate (Envoy, `SANITIZE_SET`: earlier ones are dropped).
 /// `earlier` says whether there is an `X-Forwarded-For` already.
 pub(crate) fn set_forwarded(headers: &mut HeaderMap, connection: &Connection, earlier: bool) {
     let peer = Text::of(connection.peer.ip().to_canonical());
@@ -68,7 +68,14 @@ pub(crate) fn set_forwarded(headers: &mut HeaderMap, connection: &Connection, ea
     if let Ok(value) = value {
         headers.insert(FORWARDED_FOR, value);
     }
-    let scheme = if connection.tls.is_some() { "https" } else { "http" };
+    let mut scheme = "http";
+    if let Some(tls) = &connection.tls {
+        scheme = "https";
+        let element = tls.forwarded_cert.as_deref().and_then(|element| HeaderValue::from_str(element).ok());
+        if let Some(element) = element {
+            headers.insert(CLIENT_CERT, element);
+        }
+    }
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
 }
 
@@ -192,6 +199,10 @@ mod tests {
             (headers.get_all(FORWARDED_FOR).iter().count(), &headers[FORWARDED_PROTO]),
             (1, &"https".parse().unwrap())
         );
+        assert!(!headers.contains_key(CLIENT_CERT), "nothing is proven");
+        connection.tls.as_mut().unwrap().forwarded_cert = Some("Hash=ab".into());
+        set_forwarded(&mut headers, &connection, true);
+        assert_eq!(headers.get_all(CLIENT_CERT).iter().collect::<Vec<_>>(), ["Hash=ab"]);
     }
 
     #[test]

@@ -29,8 +29,13 @@ impl Identities {
 
     /// Writes a credential of `NAMESPACE/ACCOUNT` that peers check against `roots`.
     pub fn write(&self, dir: &Path, account: &str, roots: &str) {
+        self.write_of("cluster.local", dir, account, roots);
+    }
+
+    /// The same for a workload of this trust domain.
+    pub fn write_of(&self, domain: &str, dir: &Path, account: &str, roots: &str) {
         let (namespace, account) = account.split_once('/').unwrap();
-        let id = format!("spiffe://cluster.local/ns/{namespace}/sa/{account}");
+        let id = format!("spiffe://{domain}/ns/{namespace}/sa/{account}");
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name = DistinguishedName::new();
         params.subject_alt_names = vec![SanType::URI(id.as_str().try_into().unwrap())];

@@ -8,6 +8,7 @@ use serde::de::IgnoredAny;
 use serde_saphyr::Spanned;
 
 use super::Text;
+use super::gateway::ObjectRef;
 use super::leaf::{FieldName, Span};
 use crate::{ObjectName, OutboundTrafficPolicy, Scenario};
 
@@ -26,11 +27,21 @@ pub(crate) struct MeshSpec {
     #[serde(default)]
     pub(crate) extension_providers: Vec<ExtensionProviderSpec>,
     pub(crate) remote_jwks: Option<RemoteJwksSpec>,
+    #[serde(default)]
+    pub(crate) federation: Vec<FederationSpec>,
     pub(crate) outbound_traffic_policy: Option<OutboundTrafficPolicySpec>,
     #[serde(default)]
     pub(crate) strict: bool,
     #[serde(default)]
     pub(crate) default_deny: bool,
+}
+
+/// A foreign trust domain, and who vouches for its identities.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct FederationSpec {
+    pub(crate) trust_domain: Text,
+    pub(crate) ca_certificate_refs: Vec<ObjectRef>,
 }
 
 /// Istio, `MeshConfig.OutboundTrafficPolicy`.

@@ -27,7 +27,7 @@ const MAX_HEAD: u32 = 64 * 1024;
 #[derive(Clone)]
 pub(super) struct H2 {
     sender: http2::SendRequest<Body>,
-    connection: Arc<Connection>,
+    pub(super) connection: Arc<Connection>,
     pub(super) born: Instant,
 }
 

@@ -49,7 +49,9 @@ impl Store {
 
     pub(super) fn take(&self, key: &Key) -> Option<Box<Wire>> {
         let now = Instant::now();
-        let usable = |wire: &mut Box<Wire>| self.is_young(wire.born, now) && wire.is_usable();
+        let usable = |wire: &mut Box<Wire>| {
+            self.is_young(wire.born, now) && wire.connection.standing.holds() && wire.is_usable()
+        };
         self.lock().idle.take(key, &self.settings, now.into_std(), usable)
     }
 
@@ -65,7 +67,8 @@ impl Store {
     /// A connection with room for one more request.
     pub(super) fn pick(&self, key: &Key) -> Option<(H2, InFlight)> {
         let now = Instant::now();
-        let usable = |h2: &H2| h2.is_usable() && self.is_young(h2.born, now);
+        let usable =
+            |h2: &H2| h2.is_usable() && self.is_young(h2.born, now) && h2.connection.standing.holds();
         self.lock().multiplexed.pick(key, self.settings.streams_per_connection, now.into_std(), usable)
     }
 
@@ -105,9 +108,12 @@ impl Store {
     fn swept(&self) -> bool {
         let now = Instant::now();
         let mut state = self.lock();
-        let usable = |wire: &mut Box<Wire>| self.is_young(wire.born, now) && wire.is_usable();
+        let usable = |wire: &mut Box<Wire>| {
+            self.is_young(wire.born, now) && wire.connection.standing.holds() && wire.is_usable()
+        };
         state.idle.evict(&self.settings, now.into_std(), usable);
-        let usable = |h2: &H2| h2.is_usable() && self.is_young(h2.born, now);
+        let usable =
+            |h2: &H2| h2.is_usable() && self.is_young(h2.born, now) && h2.connection.standing.holds();
         state.multiplexed.evict(self.settings.idle_timeout, now.into_std(), usable);
         state.sweeping = !(state.idle.is_empty() && state.multiplexed.is_empty());
         state.sweeping

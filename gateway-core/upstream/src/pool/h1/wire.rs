@@ -13,7 +13,7 @@ use towpath_http1::{Buffers, Reader};
 /// An HTTP/1.1 connection. No task drives it: who wants something of it does.
 pub(in crate::pool) struct Wire {
     pub(super) io: BoxIo,
-    pub(super) connection: Arc<Connection>,
+    pub(in crate::pool) connection: Arc<Connection>,
     pub(in crate::pool) born: Instant,
     pub(super) read: Reader,
 }
