@@ -21,8 +21,8 @@ pub use needs::Needs;
 pub use pattern::Pattern;
 pub use template::{InvalidTemplate, PathTemplate};
 
-use crate::ExternalAuth;
 use crate::request_facts::of_connection;
+use crate::{ExternalAuth, ExternalAuthProtocol};
 
 /// The policies in force for one workload. The evaluation is pure: no clock, no I/O.
 #[derive(Debug, Clone, Default)]
@@ -80,9 +80,10 @@ impl AuthorizationPolicies {
     }
 
     /// The CUSTOM policies that match. What each one's provider says comes before all else; if every one of them allows,
-    /// [`evaluate`](Self::evaluate) decides.
+    /// [`evaluate`](Self::evaluate) decides. Of what carries no HTTP a provider that speaks HTTP knows nothing: such
+    /// policies are left out there, as Istio does.
     pub fn custom<'p>(&'p self, facts: &Facts<'_>) -> impl Iterator<Item = &'p AuthorizationPolicy> {
-        self.custom.iter().filter(|policy| policy.matching(facts).is_some())
+        self.custom.iter().filter(|policy| policy.concerns(facts) && policy.matching(facts).is_some())
     }
 
     /// Every policy in force with the rule that matches, in the order of their evaluation.
@@ -95,7 +96,7 @@ impl AuthorizationPolicies {
 
     /// Decides (Istio security reference, "Authorization policy precedence"): any DENY policy that matches refuses;
     /// else without ALLOW policies everything passes; else any ALLOW policy that matches lets pass. CUSTOM policies are
-    /// asked about before; where nobody can be asked, on what carries no HTTP, one that matches refuses.
+    /// asked about before; on what carries no HTTP, one that matches refuses here if its provider is not there.
     pub fn evaluate(&self, facts: &Facts<'_>) -> Verdict {
         let mut verdict = self.decide(facts);
         if !matches!(facts.http, Http::Ahead) {
@@ -120,8 +121,13 @@ impl AuthorizationPolicies {
             let (policy, rule) = list.iter().find_map(|policy| Some((policy, policy.matching(facts)?)))?;
             Some((Arc::clone(&policy.name), rule))
         };
-        if let (Http::None, Some(found)) = (&facts.http, first(&self.custom)) {
-            return Verdict::of(false, Some(found), Ground::NobodyToAsk);
+        if matches!(facts.http, Http::None)
+            && let Some((policy, rule)) = self.custom.iter().find_map(|policy| {
+                let nobody = policy.provider.is_none();
+                Some((policy, policy.matching(facts).filter(|_| nobody)?))
+            })
+        {
+            return Verdict::of(false, Some((Arc::clone(&policy.name), rule)), Ground::NobodyToAsk);
         }
         if let Some(found) = first(&self.deny) {
             return Verdict::of(false, Some(found), Ground::Denied);
@@ -157,6 +163,11 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// The end of a connection by what the provider of a CUSTOM policy says, or by its silence.
+    pub(crate) fn unallowed(policy: &Arc<str>, ground: Ground) -> Self {
+        Self { policy: Some(Arc::clone(policy)), ..Self::of(false, None, ground) }
+    }
+
     fn of(allowed: bool, found: Option<(Arc<str>, usize)>, ground: Ground) -> Self {
         let (policy, rule) = found.unzip();
         Self { allowed, policy, rule, ground, audit: None, dry_run: None }
@@ -174,8 +185,14 @@ impl From<Verdict> for Decision {
 /// Why a verdict is what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ground {
-    /// A CUSTOM policy matches what its authorizer cannot be asked about.
+    /// A CUSTOM policy matches, and its provider is not there.
     NobodyToAsk,
+    /// The provider of a CUSTOM policy that matches refuses the connection.
+    AuthorizerRefuses,
+    /// The provider of a CUSTOM policy that matches gave no answer about the connection.
+    AuthorizerFailed,
+    /// A CUSTOM policy matches a connection that lived before, and its provider was not asked.
+    NotAsked,
     /// A DENY policy matches.
     Denied,
     /// An ALLOW policy matches.
@@ -190,7 +207,10 @@ impl Ground {
     /// The sentence for the log.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::NobodyToAsk => "a CUSTOM policy matches, and its authorizer is asked about requests only",
+            Self::NobodyToAsk => "a CUSTOM policy matches, and its provider is not there",
+            Self::AuthorizerRefuses => "the external authorizer refuses",
+            Self::AuthorizerFailed => "the external authorizer could not be asked",
+            Self::NotAsked => "a CUSTOM policy matches that its authorizer was not asked for yet",
             Self::Denied => "a DENY policy matches",
             Self::Allowed => "an ALLOW policy matches",
             Self::NothingAllows => "no ALLOW policy matches",
@@ -218,6 +238,13 @@ impl AuthorizationPolicy {
     /// A policy that is enforced, and asks nobody.
     pub fn new(name: impl Into<Arc<str>>, action: Action, rules: Vec<AuthorizationRule>) -> Self {
         Self { name: name.into(), action, rules, dry_run: false, provider: None }
+    }
+
+    /// Whether a CUSTOM policy has a say about such a thing.
+    fn concerns(&self, facts: &Facts<'_>) -> bool {
+        let speaks_http =
+            |provider: &Arc<ExternalAuth>| matches!(provider.protocol, ExternalAuthProtocol::Http { .. });
+        !(matches!(facts.http, Http::None) && self.provider.as_ref().is_some_and(speaks_http))
     }
 
     /// The first rule that matches.

@@ -2,7 +2,8 @@
 //!
 //! - **reads** the connection's addresses, verified identity and server name, whenever the policies change
 //! - **writes** nothing
-//! - **ends a connection** on which the new policies let nothing pass any more
+//! - **ends a connection** on which the new policies let nothing pass any more; one that carries no HTTP also when a CUSTOM
+//!   policy matches whose provider was not asked about it: its client may come again, and is asked about then
 //! - **settings** live [`AuthorizationPolicies`], and the [`Changes`] by which it hears of new ones
 //! - **place** in the accept stack, after TLS has proved the identity. Requests on connections that stay are held to the new
 //!   policies by [`AuthorizeLayer`](crate::AuthorizeLayer)
@@ -17,7 +18,7 @@ use tower_service::Service;
 use towpath_gateway_core::{Accepted, Changes, Connection, Live};
 
 use crate::request_facts::of_connection;
-use crate::{AuthorizationPolicies, Http, Verdict};
+use crate::{AuthorizationPolicies, AuthorizationPolicy, Ground, Http, Verdict};
 
 type Observer = Arc<dyn Fn(&Connection, &Verdict) + Send + Sync>;
 
@@ -65,6 +66,20 @@ impl RecheckLayer {
         self
     }
 
+    /// The CUSTOM policies that match what carries no HTTP, with whom they ask.
+    fn custom(&self, connection: &Connection) -> Vec<(Arc<str>, Option<Arc<str>>)> {
+        let policies = self.policies.load();
+        if !matches!(self.http, Http::None) || !policies.has_custom() {
+            return Vec::new();
+        }
+        let facts = of_connection(connection, self.port, Http::None);
+        let whom = |policy: &AuthorizationPolicy| {
+            let backend = policy.provider.as_ref().map(|provider| Arc::clone(&provider.backend.name));
+            (Arc::clone(&policy.name), backend)
+        };
+        policies.custom(&facts).map(whom).collect()
+    }
+
     /// Resolves once policies that come after the call refuse the connection.
     fn refused(self, connection: Connection) -> impl Future<Output = ()> + Send {
         let changed = self.changes.next();
@@ -72,12 +87,17 @@ impl RecheckLayer {
     }
 
     async fn refused_after(self, changed: impl Future<Output = ()> + Send, connection: Connection) {
+        let asked = self.custom(&connection);
         changed.await;
         loop {
             // Heard of from here on, so that no change falls between the look and the wait.
             let changed = self.changes.next();
             let facts = of_connection(&connection, self.port, self.http.clone());
-            let verdict = self.policies.load().evaluate(&facts);
+            let mut verdict = self.policies.load().evaluate(&facts);
+            if let Some((policy, _)) = self.custom(&connection).iter().find(|custom| !asked.contains(custom))
+            {
+                verdict = Verdict::unallowed(policy, Ground::NotAsked);
+            }
             if !verdict.allowed {
                 if let Some(observer) = &self.observer {
                     observer(&connection, &verdict);
@@ -142,9 +162,10 @@ mod tests {
 
     use tokio::io::{AsyncReadExt, duplex};
     use tower::{ServiceExt, service_fn};
+    use towpath_gateway_core::Backend;
 
     use super::*;
-    use crate::{Action, AuthorizationPolicy, AuthorizationRule, Operation, Pattern, Values};
+    use crate::{Action, AuthorizationRule, ExternalAuth, ExternalAuthProtocol, Operation, Pattern, Values};
 
     fn policies(action: Action, operation: Operation) -> AuthorizationPolicies {
         let rule = AuthorizationRule { to: vec![operation], ..AuthorizationRule::default() };
@@ -152,8 +173,8 @@ mod tests {
     }
 
     /// Whether a connection is ended by policies that come while it lives.
-    async fn ends(http: bool, new: AuthorizationPolicies) -> bool {
-        let (live, changes) = (Live::<AuthorizationPolicies>::default(), Changes::new());
+    async fn ends(http: bool, old: AuthorizationPolicies, new: AuthorizationPolicies) -> bool {
+        let (live, changes) = (Live::new(old), Changes::new());
         let layer = if http { RecheckLayer::http } else { RecheckLayer::tcp }(live.clone(), changes.clone());
         let inner = service_fn(|accepted: Accepted| async move {
             let _held = accepted;
@@ -187,8 +208,29 @@ mod tests {
             (false, policies(Action::Allow, gets()), true),
             (false, policies(Action::Allow, port(8080)), false),
             (false, AuthorizationPolicies::default(), false),
+            (true, asked(8080), false),
+            (false, asked(8080), true),
+            (false, asked(9090), false),
         ] {
-            assert_eq!(ends(http, new.clone()).await, ended, "{http} {new:?}");
+            assert_eq!(
+                ends(http, AuthorizationPolicies::default(), new.clone()).await,
+                ended,
+                "{http} {new:?}"
+            );
         }
+        // Of what its authorizer was asked about at its beginning nothing is new.
+        assert!(!ends(false, asked(8080), asked(8080)).await);
+    }
+
+    /// A CUSTOM policy for this port.
+    fn asked(port: u16) -> AuthorizationPolicies {
+        let operation = Operation { ports: Values::is(vec![port]), ..Operation::default() };
+        let mut rule = AuthorizationRule::default();
+        rule.to.push(operation);
+        let mut policy = AuthorizationPolicy::new("shop/c", Action::Custom, vec![rule]);
+        let protocol = ExternalAuthProtocol::Grpc { allowed_headers: Vec::new() };
+        let backend = Arc::new(Backend::unresolved("auth"));
+        policy.provider = Some(Arc::new(ExternalAuth::new("shop/c", backend, protocol)));
+        AuthorizationPolicies::new(vec![policy])
     }
 }

@@ -21,7 +21,7 @@ use crate::resources::route::{BackendRef, FlowSpec};
 use crate::rule::{resolve, service_name, unresolved};
 use crate::status::{Body, Refusal, Verdict, item, parent};
 use crate::topology::Rules;
-use crate::{Duty, EdgeTls, Listener, StreamTls};
+use crate::{Duty, EdgeTls, Listener, StreamTls, unmet};
 
 /// Attaches the routes of layer 4 to the listeners of their parents and adds their status.
 pub(crate) fn attach_all(work: &mut Work<'_>, gateways: &mut [GatewayState<'_>]) {
@@ -166,6 +166,7 @@ pub(crate) fn open(work: &mut Work<'_>, gateways: &mut [GatewayState<'_>], taken
     }
     for ((_, address), socket) in sockets.into_iter().filter(|(_, socket)| !socket.routes.is_empty()) {
         let authorization = work.gateway_guard(&socket.gateways).authorization;
+        unmet::report_unasked(work, &authorization, socket.port);
         work.listeners.push(socket.listener(address, authorization));
     }
 }

@@ -102,11 +102,8 @@ pub(crate) fn resolve(work: &mut Work<'_>, provider: &str, policy: &Arc<str>) ->
         work.objects.meshes.values().next().into_iter().flat_map(|mesh| &mesh.spec.extension_providers);
     let Some(spec) = spec.clone().find(|spec| spec.name.value == provider) else {
         let assumed = || {
-            let protocol = ExternalAuthProtocol::Http {
-                path_prefix: "".into(),
-                allowed_headers: Vec::new(),
-                allowed_response_headers: Vec::new(),
-            };
+            // One of this kind can be asked about connections, too.
+            let protocol = ExternalAuthProtocol::Grpc { allowed_headers: Vec::new() };
             ExternalAuth::new(Arc::clone(policy), Arc::new(Backend::unresolved(provider)), protocol)
         };
         return work.options.assume_providers.then(assumed);

@@ -98,6 +98,9 @@ pub(crate) fn take_in(work: &mut Work<'_>, port: InboundPort, facts: &Facts) -> 
     let token = application == Application::Opaque || !guard.authentication.is_empty();
     let peers = if wanted == MtlsMode::Disable { unmet::Peers::Unproven } else { unmet::Peers::Proven };
     unmet::report(work, &guard, Offered { peers, token });
+    if application != Application::Http {
+        unmet::report_unasked(work, &guard.authorization, port.port);
+    }
     let duty = Duty::Inbound { port: port.port, mode, guard, application, app };
     Listener { name, address: port.listen, duty }
 }

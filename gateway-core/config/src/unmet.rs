@@ -1,7 +1,9 @@
 //! Rules of authorization policies that hold for no request where they are in force: nothing there gives what they ask for,
-//! or nothing at all can.
+//! or nothing at all can; and policies whose providers nobody can ask there.
 
-use towpath_auth::{AuthorizationPolicy, AuthorizationRule};
+use towpath_auth::{
+    Action, AuthorizationPolicies, AuthorizationPolicy, AuthorizationRule, ExternalAuthProtocol,
+};
 
 use crate::compile::Work;
 use crate::{Guard, Severity};
@@ -37,6 +39,26 @@ pub(crate) fn report(work: &mut Work<'_>, guard: &Guard, offered: Offered) {
                 tell(work, policy, place, found);
             }
         }
+    }
+}
+
+/// Tells of every CUSTOM policy that holds for nothing where connections carry no HTTP.
+pub(crate) fn report_unasked(work: &mut Work<'_>, policies: &AuthorizationPolicies, port: u16) {
+    let by_http = |policy: &&AuthorizationPolicy| {
+        let protocol = policy.provider.as_ref().map(|provider| &provider.protocol);
+        policy.action == Action::Custom && matches!(protocol, Some(ExternalAuthProtocol::Http { .. }))
+    };
+    let objects = work.objects;
+    for policy in policies.iter().filter(by_http) {
+        let mut named = objects.authorization_policies.values();
+        let Some(object) = named.find(|object| *object.name.to_string() == *policy.name) else { continue };
+        let message = format!(
+            "at port {port}, what is not HTTP passes the policy by: its provider is an `envoyExtAuthzHttp`, which is asked \
+             about requests alone"
+        );
+        let at = object.spec.provider.as_ref().map(|provider| provider.name.referenced);
+        let problem = object.warning(at, message);
+        work.problems.push(problem.suggest("name an `envoyExtAuthzGrpc`, or the port `http`"));
     }
 }
 

@@ -234,6 +234,26 @@ fn custom_policies_ask_the_providers_of_the_mesh() {
 }
 
 #[test]
+fn what_passes_an_authorizer_of_http_by_is_told() {
+    let custom = |provider: &str| {
+        policy("p", "shop", &format!("{{action: CUSTOM, provider: {{name: {provider}}}, rules: [{{}}]}}"))
+    };
+    for (port, provider, told) in [("tcp", "http", true), ("tcp", "grpc", false), ("http", "http", false)] {
+        let world = WORLD.replace(
+            "{name: http, port: 9080, targetPort: 9080}",
+            &format!("{{name: {port}, port: 9080, targetPort: 9080}}"),
+        );
+        let snapshot = compiled(&[&world, PROVIDERS, &custom(provider)], &sidecar("shop/pages-0", ""));
+        let found = problems(&snapshot);
+        assert_eq!(
+            found.iter().any(|problem| problem.contains("what is not HTTP passes the policy by")),
+            told,
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
 fn providers_that_make_no_sense_are_refused_with_their_place() {
     for (spec, message) in [
         ("{name: a}", "is `envoyExtAuthzHttp` or `envoyExtAuthzGrpc`"),

@@ -6,6 +6,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::HeaderValue;
+use http_body_util::BodyExt;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     SanType,
@@ -17,11 +20,12 @@ use tokio::net::TcpListener;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use towpath_config::{GivenWorkload, Options, Role, Source, compile};
 use towpath_gateway_core::{
-    Accepted, Connected, Connection, Destination, Endpoint, Fault, Protocol, SpiffeId, TrustDomain, Workload,
+    Accepted, Body, Connected, Connection, Destination, Endpoint, Fault, HttpService, Protocol, Request,
+    Response, SpiffeId, TrustDomain, Workload,
 };
 use towpath_mesh_mtls::{Credential, Identity, OriginateLayer, Refusals, TrustBundle};
 use towpath_observability::{AccessLog, Metrics, ProcessFacts};
-use towpath_server::{Drain, Limits};
+use towpath_server::{Drain, Limits, Serve};
 
 use crate::Program;
 use crate::explain::decide;
@@ -139,6 +143,34 @@ async fn backend(status: &'static str) -> (SocketAddr, Heads) {
     (address, heads)
 }
 
+/// An authorizer of Envoy's gRPC protocol that says this to everything.
+async fn grpc_authorizer(allows: bool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer = service_fn(move |question: Request| async move {
+        assert_eq!(question.uri().path(), "/envoy.service.auth.v3.Authorization/Check");
+        // A `CheckResponse` in its frame, with the status OK or PERMISSION_DENIED.
+        let message: &'static [u8] =
+            if allows { &[0, 0, 0, 0, 2, 10, 0] } else { &[0, 0, 0, 0, 4, 10, 2, 8, 7] };
+        let trailers =
+            [("grpc-status".parse().unwrap(), HeaderValue::from_static("0"))].into_iter().collect();
+        let trailers = std::future::ready(Some(Ok(trailers)));
+        let mut answer =
+            Response::new(Body::new(Body::from(Bytes::from_static(message)).with_trailers(trailers)));
+        answer.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+        Ok::<_, Fault>(answer)
+    });
+    let serve = Serve::new(HttpService::new(answer), Limits::mesh(), Drain::new(Duration::ZERO));
+    tokio::spawn(async move {
+        while let Ok((stream, peer)) = listener.accept().await {
+            let accepted =
+                Accepted { io: Box::new(stream), connection: Connection::plaintext(peer, address) };
+            tokio::spawn(serve.clone().oneshot(accepted));
+        }
+    });
+    address
+}
+
 /// A Service of this name with one address.
 fn service(namespace: &str, name: &str, at: SocketAddr) -> String {
     format!(
@@ -155,9 +187,9 @@ fn mesh(entry: &Value, provider: SocketAddr) -> String {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let policies = entry["policies"].as_array().unwrap();
     let provider_name = policies.iter().find_map(|policy| policy["spec"]["provider"]["name"].as_str());
-    let providers = provider_name.map(
-        |name| json!([{"name": name, "envoyExtAuthzHttp": {"service": "authorizer.asked", "port": 80}}]),
-    );
+    let kind = if request["protocol"] == "tcp" { "envoyExtAuthzGrpc" } else { "envoyExtAuthzHttp" };
+    let providers = provider_name
+        .map(|name| json!([{"name": name, (kind): {"service": "authorizer.asked", "port": 80}}]));
     let spec = json!({
         "trustDomain": text(&workload["trust_domain"]),
         "trustDomainAliases": workload["trust_domain_aliases"],
@@ -207,7 +239,11 @@ async fn served(entry: &Value, authority: &Mesh) -> Value {
     let (workload, request) = (&entry["workload"], &entry["request"]);
     let (app, arrived) = backend("200 OK").await;
     let refuses = request["ext_authz"] == "deny";
-    let (provider, _) = backend(if refuses { "403 Forbidden" } else { "200 OK" }).await;
+    let provider = if request["protocol"] == "tcp" {
+        grpc_authorizer(!refuses).await
+    } else {
+        backend(if refuses { "403 Forbidden" } else { "200 OK" }).await.0
+    };
     let port = u16::try_from(request["port"].as_u64().unwrap()).unwrap();
     let namespace = workload["namespace"].as_str().unwrap();
     let edge = !request["xff_trusted_hops"].is_null();

@@ -252,7 +252,7 @@ pub(crate) fn datagram_service(
     parts: &WorkerParts,
     place: (usize, &Arc<str>),
 ) -> DatagramService {
-    let stack = datagrams(parts.flows_of(place).recorder, entry.clone());
+    let stack = datagrams(parts.flows_of(place), entry.clone());
     DatagramService::new(UntilDrainedLayer::new(shared.drain.clone()).layer(stack))
 }
 

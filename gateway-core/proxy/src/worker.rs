@@ -55,8 +55,8 @@ impl WorkerParts {
 
     /// The same for layer 4.
     pub(crate) fn flows_of(&self, (number, listener): (usize, &Arc<str>)) -> FlowParts {
-        let Own { recorder, streams, .. } = self.own(number);
-        FlowParts { recorder: recorder.listener(Arc::clone(listener)), streams }
+        let Own { recorder, streams, upstream } = self.own(number);
+        FlowParts { recorder: recorder.listener(Arc::clone(listener)), streams, upstream }
     }
 
     fn own(&self, number: usize) -> Own {

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceBuilder};
 use towpath_auth::{AuthorizationPolicies, ConnectionAuthorizeLayer};
-use towpath_gateway_core::{Accepted, BoxDatagrams, BoxIo, Fault, Flow, Live};
+use towpath_gateway_core::{Accepted, BoxDatagrams, BoxIo, Fault, Flow, HttpService, Live};
 use towpath_observability::{FlowRecordLayer, Recorder};
 use towpath_routing::{FlowRouteLayer, FlowRoutes, OriginalDestinationLayer};
 use towpath_upstream::ForwardDatagrams;
@@ -28,6 +28,8 @@ pub struct FlowParts {
     pub recorder: Recorder,
     /// This worker's way out, from [`streams`](crate::streams).
     pub streams: Streams,
+    /// This worker's way out for requests, by which external authorizers are asked.
+    pub upstream: HttpService,
 }
 
 /// What carries connections: the boxed end of a stack of layer 4.
@@ -52,7 +54,7 @@ impl<S> AcceptStack for S where
 pub fn layer4(parts: FlowParts, entry: FlowEntry) -> impl AcceptStack {
     ServiceBuilder::new()
         .layer(FlowRecordLayer::new(parts.recorder))
-        .layer(ConnectionAuthorizeLayer::tcp(entry.authorization).port(entry.port))
+        .layer(ConnectionAuthorizeLayer::tcp(entry.authorization).port(entry.port).asking(parts.upstream))
         .layer(FlowRouteLayer::new(entry.routes))
         .service(parts.streams)
 }
@@ -67,7 +69,7 @@ pub fn passthrough(parts: FlowParts) -> impl AcceptStack {
 
 /// The stack of a listener for datagrams.
 pub fn datagrams(
-    recorder: Recorder,
+    parts: FlowParts,
     entry: FlowEntry,
 ) -> impl Service<Flow<BoxDatagrams>, Response = (), Error = Infallible, Future: Send + 'static>
 + Clone
@@ -75,8 +77,8 @@ pub fn datagrams(
 + Sync
 + 'static {
     ServiceBuilder::new()
-        .layer(FlowRecordLayer::new(recorder))
-        .layer(ConnectionAuthorizeLayer::tcp(entry.authorization).port(entry.port))
+        .layer(FlowRecordLayer::new(parts.recorder))
+        .layer(ConnectionAuthorizeLayer::tcp(entry.authorization).port(entry.port).asking(parts.upstream))
         .layer(FlowRouteLayer::new(entry.routes))
         .service(ForwardDatagrams::new())
 }

@@ -2,7 +2,7 @@ use std::sync::LazyLock;
 
 use http::{HeaderMap, HeaderValue};
 use proptest::prelude::*;
-use towpath_gateway_core::{Claim, SpiffeId, Token};
+use towpath_gateway_core::{Backend, Claim, SpiffeId, Token};
 
 use super::*;
 
@@ -150,10 +150,25 @@ fn custom_policies_that_match_are_to_be_asked_about() {
     ]);
     assert_eq!(policies.custom(&get()).map(|policy| &*policy.name).collect::<Vec<_>>(), ["gets"]);
     assert!(policies.has_custom() && policies.evaluate(&get()).allowed);
-    // Without HTTP the method is left out of both, and nobody can be asked.
-    let verdict = policies.evaluate(&Facts { http: Http::None, ..get() });
+    // Without HTTP the method is left out of both, and their provider is not there.
+    let tcp = || Facts { http: Http::None, ..get() };
+    let verdict = policies.evaluate(&tcp());
     assert_eq!((verdict.allowed, verdict.ground), (false, Ground::NobodyToAsk));
     assert!(policies.evaluate(&Facts { http: Http::Ahead, ..get() }).allowed);
+    let grpc = ExternalAuthProtocol::Grpc { allowed_headers: Vec::new() };
+    let http = ExternalAuthProtocol::Http {
+        path_prefix: "".into(),
+        allowed_headers: Vec::new(),
+        allowed_response_headers: Vec::new(),
+    };
+    for (protocol, asked) in [(grpc, 1), (http, 0)] {
+        let mut gets = policy("gets", Action::Custom, vec![methods(&["GET"])]);
+        let backend = Arc::new(Backend::unresolved("auth"));
+        gets.provider = Some(Arc::new(ExternalAuth::new("gets", backend, protocol)));
+        let policies = AuthorizationPolicies::new(vec![gets]);
+        assert_eq!((policies.custom(&tcp()).count(), policies.custom(&get()).count()), (asked, 1));
+        assert!(policies.evaluate(&tcp()).allowed, "what its provider says is not decided here");
+    }
 }
 
 fn pattern(value: &str) -> Vec<Pattern> {

@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use tokio::time::timeout;
 use tower_service::Service;
-use towpath_gateway_core::{Body, Context, Fault, GrpcStatus, Request, Response, is_grpc};
+use towpath_gateway_core::{Body, Connection, Context, Fault, GrpcStatus, Request, Response, is_grpc};
 
 use super::answer::ExternalVerdict;
 use super::{ExternalAuth, ExternalAuthProtocol, grpc, http as plain};
@@ -34,16 +34,41 @@ where
     A: Service<Request, Response = Response, Error: Into<Fault>>,
 {
     let question = question(auth, head, body).ok_or_else(|| auth.failed("the path makes no target"))?;
-    let verdict = match timeout(auth.timeout, answered(service, auth, question)).await {
-        Ok(verdict) => verdict?,
-        Err(_) => return Err(auth.failed(format!("no answer within {:?}", auth.timeout))),
-    };
-    Ok(match verdict {
+    Ok(match in_time(service, auth, question).await? {
         ExternalVerdict::Deny(response) if is_grpc(&head.headers) => {
             ExternalVerdict::Deny(trailers_only(&response))
         }
         verdict => verdict,
     })
+}
+
+/// Asks the service of `auth`, which speaks [`Grpc`](ExternalAuthProtocol::Grpc), whether a connection may go on that
+/// carries no HTTP. It is told addresses, identities and the server name. An error, named
+/// [`ExternalAuthFailed`](towpath_gateway_core::Reason::ExternalAuthFailed), means that it could not be asked.
+pub async fn ask_external_connection<A>(
+    service: A,
+    auth: &ExternalAuth,
+    connection: &Connection,
+) -> Result<bool, Fault>
+where
+    A: Service<Request, Response = Response, Error: Into<Fault>>,
+{
+    if !matches!(auth.protocol, ExternalAuthProtocol::Grpc { .. }) {
+        return Err(auth.failed("a service that speaks HTTP is asked about requests alone"));
+    }
+    let mut question = grpc::connection_question(connection, authority(auth));
+    question.extensions_mut().insert(record(None, auth));
+    Ok(matches!(in_time(service, auth, question).await?, ExternalVerdict::Allow(_)))
+}
+
+async fn in_time<A>(service: A, auth: &ExternalAuth, question: Request) -> Result<ExternalVerdict, Fault>
+where
+    A: Service<Request, Response = Response, Error: Into<Fault>>,
+{
+    match timeout(auth.timeout, answered(service, auth, question)).await {
+        Ok(verdict) => verdict,
+        Err(_) => Err(auth.failed(format!("no answer within {:?}", auth.timeout))),
+    }
 }
 
 fn question(auth: &ExternalAuth, head: &Parts, body: &Bytes) -> Option<Request> {

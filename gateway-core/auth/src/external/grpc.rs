@@ -16,7 +16,7 @@ use super::answer::{Action, ExternalVerdict, HeaderChanges, Line};
 use super::is_framing;
 use super::proto::{
     Address, Asked, Attributes, CheckRequest, CheckResponse, DeniedResponse, HeaderOption, HttpRequest,
-    HttpResponse, OkResponse, Peer, SocketAddress, Timestamp,
+    HttpResponse, OkResponse, Peer, SocketAddress, Timestamp, TlsSession,
 };
 
 const PATH: &str = "/envoy.service.auth.v3.Authorization/Check";
@@ -24,7 +24,7 @@ const PATH: &str = "/envoy.service.auth.v3.Authorization/Check";
 /// The flag of a message that is not compressed, and the four bytes of its length (gRPC over HTTP/2).
 const PREFIX: usize = 5;
 
-/// What is sent. `authority` names the service.
+/// What is sent about a request. `authority` names the service.
 pub(super) fn question(
     head: &Parts,
     body: &Bytes,
@@ -33,7 +33,42 @@ pub(super) fn question(
     authority: &str,
     now: SystemTime,
 ) -> Request {
-    let message = CheckRequest { attributes: Some(attributes(head, body, connection, allowed, now)) };
+    let principal = connection.and_then(Connection::identity);
+    let principal = principal.map(|id| id.as_str().to_owned()).unwrap_or_default();
+    let http = Some(http_request(head, body, connection, allowed));
+    let attributes = Attributes {
+        source: connection.map(|c| Peer { address: Some(address(c.peer)), principal }),
+        destination: connection.map(|c| Peer { address: Some(address(c.local)), principal: String::new() }),
+        request: Some(Asked { time: Some(timestamp(now)), http }),
+        tls_session: None,
+    };
+    call(attributes, authority)
+}
+
+/// What is sent about a connection, as by Envoy's network filter: nothing of HTTP.
+pub(super) fn connection_question(connection: &Connection, authority: &str) -> Request {
+    let tls = connection.tls.as_ref();
+    let own = tls.and_then(|tls| own_name(tls.forwarded_cert.as_deref()?));
+    let peer = connection.identity().map(|id| id.as_str().to_owned());
+    let attributes = Attributes {
+        source: Some(Peer { address: Some(address(connection.peer)), principal: peer.unwrap_or_default() }),
+        destination: Some(Peer {
+            address: Some(address(connection.local)),
+            principal: own.unwrap_or_default().to_owned(),
+        }),
+        request: None,
+        tls_session: connection.server_name().map(|name| TlsSession { sni: name.to_owned() }),
+    };
+    call(attributes, authority)
+}
+
+/// Whose certificate was shown to the peer, from the element of `X-Forwarded-Client-Cert` that was made at the handshake.
+fn own_name(element: &str) -> Option<&str> {
+    element.strip_prefix("By=")?.split(';').next()
+}
+
+fn call(attributes: Attributes, authority: &str) -> Request {
+    let message = CheckRequest { attributes: Some(attributes) };
     let mut framed = BytesMut::with_capacity(PREFIX + message.encoded_len());
     framed.put_u8(0);
     framed.put_u32(u32::try_from(message.encoded_len()).unwrap_or(u32::MAX));
@@ -51,24 +86,11 @@ pub(super) fn question(
     request
 }
 
-fn attributes(
-    head: &Parts,
-    body: &Bytes,
-    connection: Option<&Connection>,
-    allowed: &[HeaderName],
-    now: SystemTime,
-) -> Attributes {
+fn timestamp(now: SystemTime) -> Timestamp {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let time = Timestamp {
+    Timestamp {
         seconds: since.as_secs().try_into().unwrap_or(i64::MAX),
         nanos: since.subsec_nanos().try_into().unwrap_or_default(),
-    };
-    let principal = connection.and_then(Connection::identity);
-    let principal = principal.map(|id| id.as_str().to_owned()).unwrap_or_default();
-    Attributes {
-        source: connection.map(|c| Peer { address: Some(address(c.peer)), principal }),
-        destination: connection.map(|c| Peer { address: Some(address(c.local)), principal: String::new() }),
-        request: Some(Asked { time: Some(time), http: Some(http_request(head, body, connection, allowed)) }),
     }
 }
 

@@ -1,5 +1,6 @@
-//! External authorization: a service that is asked about each request. What is sent to it and what its answer means is
-//! decided here without a clock and without a connection; [`ask_external`] does the asking, and knows nothing of routes.
+//! External authorization: a service that is asked about each request, or about a connection that carries none. What is sent
+//! to it and what its answer means is decided here without a clock and without I/O; [`ask_external`] and
+//! [`ask_external_connection`] do the asking, and know nothing of routes.
 
 mod answer;
 mod ask;
@@ -16,7 +17,7 @@ use ::http::{HeaderName, StatusCode};
 use towpath_gateway_core::{Backend, Fault, GrpcStatus, Policy, Reason};
 
 pub use self::answer::{ExternalVerdict, HeaderChanges};
-pub use self::ask::ask_external;
+pub use self::ask::{ask_external, ask_external_connection};
 
 /// A service that decides about requests (Gateway API, `HTTPExternalAuthFilter`; Envoy, `ext_authz`). Unless it says
 /// otherwise it fails closed: a request about which it could not be asked is refused.

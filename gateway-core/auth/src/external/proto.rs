@@ -19,6 +19,14 @@ pub(super) struct Attributes {
     pub(super) destination: Option<Peer>,
     #[prost(message, optional, tag = "4")]
     pub(super) request: Option<Asked>,
+    #[prost(message, optional, tag = "12")]
+    pub(super) tls_session: Option<TlsSession>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct TlsSession {
+    #[prost(string, tag = "1")]
+    pub(super) sni: String,
 }
 
 #[derive(Clone, PartialEq, Message)]

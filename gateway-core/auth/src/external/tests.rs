@@ -162,6 +162,40 @@ fn a_grpc_question_says_who_asks_for_what() {
     assert_eq!((http.body.as_str(), &http.raw_body[..]), ("", &b"\xff"[..]));
 }
 
+#[test]
+fn a_question_about_a_connection_holds_nothing_of_http() {
+    let tls = |server_name: Option<&str>| TlsFacts {
+        version: TlsVersion::Tls13,
+        server_name: server_name.map(Into::into),
+        alpn: None,
+        identity: Some("spiffe://td/ns/shop/sa/web".parse().unwrap()),
+        forwarded_cert: Some(
+            "By=spiffe://td/ns/shop/sa/db;Hash=00;Subject=\"\";URI=spiffe://td/ns/shop/sa/web".into(),
+        ),
+    };
+    let (peer, local) = ("[::ffff:10.0.0.1]:4000".parse().unwrap(), "10.0.0.2:5432".parse().unwrap());
+    let (web, db) = ("spiffe://td/ns/shop/sa/web", "spiffe://td/ns/shop/sa/db");
+    for (tls, principals, sni) in [
+        (Some(tls(Some("db.shop"))), (web, db), Some("db.shop")),
+        (Some(tls(None)), (web, db), None),
+        (None, ("", ""), None),
+    ] {
+        let connection = Connection { tls, ..Connection::plaintext(peer, local) };
+        let question = grpc::connection_question(&connection, "auth:9000");
+        assert_eq!(question.uri(), "/envoy.service.auth.v3.Authorization/Check");
+        let framed = question.body().bytes().unwrap();
+        let attributes = CheckRequest::decode(&framed[5..]).unwrap().attributes.unwrap();
+        assert_eq!(attributes.request, None);
+        assert_eq!(attributes.tls_session.map(|session| session.sni).as_deref(), sni);
+        let (source, destination) = (attributes.source.unwrap(), attributes.destination.unwrap());
+        assert_eq!((&*source.principal, &*destination.principal), principals);
+        for (peer, address, port) in [(source, "10.0.0.1", 4000), (destination, "10.0.0.2", 5432)] {
+            let socket = peer.address.unwrap().socket.unwrap();
+            assert_eq!((socket.address.as_str(), socket.port), (address, port));
+        }
+    }
+}
+
 fn framed(response: &CheckResponse) -> Bytes {
     let mut bytes = BytesMut::new();
     bytes.put_u8(0);

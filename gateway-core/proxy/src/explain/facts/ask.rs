@@ -60,7 +60,11 @@ pub(super) async fn ask(sidecar: &Sidecar, fact: &Fact) -> Answer {
         Ok(connection) => connection,
         Err(reason) => return Answer::reset(sidecar, reason),
     };
-    if fact.is_http() { request(sidecar, fact, connection).await } else { flow(sidecar, connection).await }
+    if fact.is_http() {
+        request(sidecar, fact, connection).await
+    } else {
+        flow(sidecar, fact, connection).await
+    }
 }
 
 /// The connection, as the sidecar's mTLS hands it on; an error if it does not.
@@ -251,14 +255,19 @@ fn decided(provider: Option<Provider>, question: &Request) -> Result<Response, F
     Ok(answer)
 }
 
-async fn flow(sidecar: &Sidecar, connection: Connection) -> Answer {
+async fn flow(sidecar: &Sidecar, fact: &Fact, connection: Connection) -> Answer {
     let context = Context::on(Arc::new(connection));
-    let layer = ConnectionAuthorizeLayer::tcp(Live::new(sidecar.guard.authorization.clone()));
+    let authorizers = upstream(fact.provider(), Arc::clone(&sidecar.listener.name), Learned::default());
+    let policies = Live::new(sidecar.guard.authorization.clone());
+    let layer = ConnectionAuthorizeLayer::tcp(policies).port(fact.port()).asking(authorizers);
     let passed = layer.layer(service_fn(|_: Flow<()>| ready(Ok::<_, Fault>(()))));
     let ended = passed.oneshot(Flow { context: context.clone(), io: () }).await;
     let (decision, status) = match ended {
         Ok(()) => ("allow", "open"),
-        Err(_) => ("deny", "reset"),
+        Err(fault) => {
+            let _ = context.set_fault(fault);
+            ("deny", "reset")
+        }
     };
     Answer { decision, status: Status::Connection(status), ..Answer::of(sidecar, Some(&context)) }
 }
