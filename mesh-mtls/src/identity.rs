@@ -57,6 +57,14 @@ impl Identity {
         self.0.stored.send_replace(());
     }
 
+    /// Uses no credential any more: handshakes are refused until the next [`Identity::store`]. Returns the one of before.
+    pub fn withdraw(&self) -> Option<Credential> {
+        let before = self.credential()?;
+        self.0.current.store(None);
+        self.0.stored.send_replace(());
+        Some(before)
+    }
+
     /// Whom to trust besides the trust domain, with the credential in use and with those that come: ids of `aliases` are taken
     /// like its own (Istio, `trustDomainAliases`), by the same roots; those of `federated` domains by the roots of each.
     pub fn set_trust(&self, aliases: &[TrustDomain], federated: &[TrustBundle]) {
@@ -167,6 +175,19 @@ mod tests {
         waits.await.unwrap();
         assert_eq!(clone.id().unwrap().as_str(), WEB);
         assert!(clone.is_ready(SystemTime::now()));
+    }
+
+    #[tokio::test]
+    async fn a_credential_that_is_withdrawn_is_used_no_more() {
+        let authority = Authority::new();
+        let identity = Identity::new(authority.credential(WEB));
+        let changed = identity.changed();
+        assert_eq!(identity.withdraw().unwrap().id().as_str(), WEB);
+        changed.await;
+        assert_eq!(identity.valid_at(SystemTime::now()).err(), Some(Unready::Pending));
+        assert!(identity.withdraw().is_none());
+        identity.store(authority.credential(REVIEWS));
+        assert!(identity.is_ready(SystemTime::now()));
     }
 
     #[test]

@@ -120,7 +120,7 @@ mod tests {
     }
 
     fn leaf(authority: &Authority, id: &SpiffeId) -> CertificateDer<'static> {
-        let (_, csr) = towpath_ca::key_and_request().unwrap();
+        let (_, csr) = towpath_ca::key_and_request(None).unwrap();
         authority.issue(csr.as_bytes(), id, Duration::from_hours(1)).unwrap().remove(0)
     }
 

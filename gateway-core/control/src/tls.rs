@@ -118,7 +118,7 @@ impl fmt::Debug for OwnCertificate {
 /// A fresh key and a certificate for it; to be renewed at half of its life.
 fn issue(authority: &Authority, id: &SpiffeId, now: SystemTime) -> Result<Issued, PlaneTlsError> {
     let ttl = authority.max_ttl();
-    let (key, csr) = towpath_ca::key_and_request().map_err(PlaneTlsError::new)?;
+    let (key, csr) = towpath_ca::key_and_request(None).map_err(PlaneTlsError::new)?;
     let mut chain = authority.issue_at(csr.as_bytes(), id, ttl, now).map_err(PlaneTlsError::new)?;
     chain.push(authority.root().clone());
     let key = provider().key_provider.load_private_key(key).map_err(PlaneTlsError::new)?;

@@ -70,7 +70,7 @@ async fn a_workload_that_starts_first_says_that_it_waits_and_then_gets_its_ident
         match next(&mut events).await {
             RenewalEvent::Issued { .. } => break,
             RenewalEvent::Waiting { .. } => {}
-            RenewalEvent::Expired { .. } => panic!("nothing can have expired"),
+            event => panic!("{event:?} cannot have happened"),
         }
     }
     task.abort();

@@ -4,7 +4,8 @@ use std::error::Error;
 use std::future::Future;
 use std::time::SystemTime;
 
-use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use rcgen::string::Ia5String;
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, SanType};
 use rustls_pki_types::pem::{self, PemObject as _};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
@@ -84,7 +85,9 @@ pub enum RequestError {
     #[error("the signer's answer cannot be used: {0}")]
     Credential(#[from] CredentialError),
     /// The certificate is for somebody else.
-    #[error("the signer issued a certificate for {found}, not for {wanted}; look at the join token")]
+    #[error(
+        "the signer issued a certificate for {found}, not for {wanted}; look at the token that the signer was shown"
+    )]
     OtherIdentity {
         /// The id in the certificate.
         found: SpiffeId,
@@ -94,13 +97,14 @@ pub enum RequestError {
 }
 
 /// Makes a fresh key pair (ECDSA P-256), has it signed, and checks the answer as peers will check it at `now`.
-/// With `wanted`, a certificate for another id is refused. The private key never leaves the process.
+/// With `wanted`, the request names that id, and a certificate for another is refused. The private key never leaves the
+/// process.
 pub async fn request<S: Signer>(
     signer: &S,
     wanted: Option<&SpiffeId>,
     now: fn() -> SystemTime,
 ) -> Result<Credential, RequestError> {
-    let (key, csr) = key_and_request()?;
+    let (key, csr) = key_and_request(wanted)?;
     let answer = signer.sign(SigningRequest { csr }).await.map_err(RequestError::Signer)?;
     let credential = credential(&answer, key, now())?;
     match wanted {
@@ -111,12 +115,15 @@ pub async fn request<S: Signer>(
     }
 }
 
-/// A fresh private key (ECDSA P-256), and a certificate signing request for it in PEM form.
-pub fn key_and_request() -> Result<(PrivateKeyDer<'static>, String), rcgen::Error> {
+/// A fresh private key (ECDSA P-256), and a certificate signing request for it in PEM form. A `wanted` id is its one
+/// name: our own [`Authority`](crate::Authority) takes the key alone, but some authorities behind Istio's want it there.
+pub fn key_and_request(wanted: Option<&SpiffeId>) -> Result<(PrivateKeyDer<'static>, String), rcgen::Error> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::default();
-    // The signer takes the key alone; there is nothing to ask for.
     params.distinguished_name = DistinguishedName::new();
+    if let Some(wanted) = wanted {
+        params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(wanted.as_str())?)];
+    }
     let csr = params.serialize_request(&key)?.pem()?;
     Ok((key.into(), csr))
 }
@@ -135,6 +142,11 @@ fn credential(
 #[cfg(test)]
 pub(crate) mod tests {
     use std::time::Duration;
+
+    use rustls_pki_types::CertificateSigningRequestDer;
+    use x509_parser::certification_request::X509CertificationRequest;
+    use x509_parser::extensions::{GeneralName, ParsedExtension};
+    use x509_parser::prelude::FromDer as _;
 
     use super::*;
     use crate::Authority;
@@ -182,6 +194,25 @@ pub(crate) mod tests {
         assert!(matches!(error, RequestError::OtherIdentity { .. }), "{error}");
     }
 
+    #[test]
+    fn the_wanted_id_is_the_one_name_in_the_request() {
+        for wanted in [None, Some(id())] {
+            let (_, csr) = key_and_request(wanted.as_ref()).unwrap();
+            let der = CertificateSigningRequestDer::from_pem_slice(csr.as_bytes()).unwrap();
+            let (_, request) = X509CertificationRequest::from_der(&der).unwrap();
+            let extensions = request.requested_extensions().into_iter().flatten();
+            let names: Vec<_> = extensions
+                .filter_map(|extension| match extension {
+                    ParsedExtension::SubjectAlternativeName(names) => Some(names.general_names.clone()),
+                    _ => None,
+                })
+                .flatten()
+                .collect();
+            let expected: Vec<_> = wanted.iter().map(|id| GeneralName::URI(id.as_str())).collect();
+            assert_eq!(names, expected);
+        }
+    }
+
     struct Replays(SigningAnswer);
 
     impl Signer for Replays {
@@ -193,7 +224,7 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn an_answer_for_another_key_is_refused() {
         let signer = Local::new(Duration::from_mins(1), SystemTime::now);
-        let (_, csr) = key_and_request().unwrap();
+        let (_, csr) = key_and_request(None).unwrap();
         let answer = signer.sign(SigningRequest { csr }).await.unwrap();
         let error = request(&Replays(answer), None, SystemTime::now).await.unwrap_err();
         assert!(matches!(error, RequestError::Credential(CredentialError::KeyMismatch)), "{error}");

@@ -7,6 +7,7 @@
 //! | [`TokenKey`], [`JoinToken`] | the first proof of identity of a process that has no certificate yet |
 //! | [`Signer`], [`request`] | one certificate: key pair, CSR, answer |
 //! | [`keep_fresh`] | the whole life of a workload's credential: first fetch, renewal, back-off, reports |
+//! | [`Keeper`] | the same for a source that pushes credentials |
 //!
 //! ```
 //! use std::time::{Duration, SystemTime};
@@ -39,6 +40,7 @@ mod client;
 mod csr;
 mod files;
 mod fingerprint;
+mod keeper;
 mod pem;
 mod renewal;
 mod store;
@@ -50,6 +52,7 @@ pub use client::{
 };
 pub use csr::CsrError;
 pub use fingerprint::Fingerprint;
-pub use renewal::{RenewalEvent, RenewalSettings, keep_fresh};
+pub use keeper::{Keeper, RenewalEvent, RenewalSettings};
+pub use renewal::keep_fresh;
 pub use store::StoreError;
 pub use token::{JoinToken, TokenError, TokenKey, TokenKeyError};

@@ -1,71 +1,11 @@
-//! The life of a workload's credential: fetched at start, renewed at half of its life, never lost silently.
+//! A workload's credential from a signer: fetched at start, renewed at half of its life, never lost silently.
 
 use std::convert::Infallible;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use towpath_gateway_core::SpiffeId;
 use towpath_mesh_mtls::{Credential, Identity};
 
-use crate::{RequestError, Signer, request};
-
-/// The longest sleep, so that a machine that was suspended soon notices how late it is.
-const NAP: Duration = Duration::from_secs(30);
-
-/// How [`keep_fresh`] goes about it.
-#[derive(Debug, Clone)]
-pub struct RenewalSettings {
-    /// The id that this workload is to have; certificates for another are refused. Default: whatever is issued.
-    pub wanted: Option<SpiffeId>,
-    /// The first pause after a failure; it doubles with each further failure. Default: 100 ms.
-    pub first_pause: Duration,
-    /// The longest pause. Default: 10 s.
-    pub longest_pause: Duration,
-    /// How long one try may take. Default: 15 s.
-    pub timeout: Duration,
-    /// Tells the time. Default: the system's clock.
-    pub now: fn() -> SystemTime,
-}
-
-impl Default for RenewalSettings {
-    fn default() -> Self {
-        Self {
-            wanted: None,
-            first_pause: Duration::from_millis(100),
-            longest_pause: Duration::from_secs(10),
-            timeout: Duration::from_secs(15),
-            now: SystemTime::now,
-        }
-    }
-}
-
-/// What [`keep_fresh`] reports.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RenewalEvent {
-    /// A new credential is in use.
-    Issued {
-        /// Whose it is.
-        id: SpiffeId,
-        /// When it expires.
-        not_after: SystemTime,
-    },
-    /// A try failed; the credential in use, if any, stays in use.
-    Waiting {
-        /// Why, and what to do about it.
-        why: String,
-        /// When the next try is made.
-        next_try: SystemTime,
-        /// When the credential in use expires; `None` if there is none.
-        not_after: Option<SystemTime>,
-    },
-    /// The credential in use expired before it could be renewed: no connection can be made with it any more.
-    /// Reported once per credential; tries go on.
-    Expired {
-        /// Whose it was.
-        id: SpiffeId,
-        /// When it expired.
-        not_after: SystemTime,
-    },
-}
+use crate::{Keeper, RenewalEvent, RenewalSettings, RequestError, Signer, request};
 
 /// Keeps the credential of `identity` fresh for as long as it is polled: fetches one at once, renews at half of its
 /// life (give or take a tenth), and after a failure tries again with growing pauses, half of each random.
@@ -74,26 +14,19 @@ pub async fn keep_fresh<S: Signer>(
     identity: Identity,
     signer: S,
     settings: RenewalSettings,
-    mut on_event: impl FnMut(RenewalEvent) + Send,
+    on_event: impl FnMut(RenewalEvent) + Send,
 ) -> Infallible {
-    let mut failures = 0;
-    // The credential whose expiry is still to be reported.
-    let mut alive = identity.credential();
+    let mut keeper = Keeper::new(identity, settings, on_event);
     loop {
-        let next_try = match attempt(&signer, &settings).await {
+        let next_try = match attempt(&signer, keeper.settings()).await {
             Ok(credential) => {
-                failures = 0;
-                alive = Some(credential.clone());
-                adopt(&identity, credential, (settings.now)(), &mut on_event)
+                let renew_at = renewal(keeper.now(), credential.not_after(), fastrand::f64());
+                keeper.adopt(credential);
+                renew_at
             }
-            Err(why) => {
-                let next_try = (settings.now)() + pause(&settings, failures, fastrand::f64());
-                failures = failures.saturating_add(1);
-                on_event(RenewalEvent::Waiting { why, next_try, not_after: identity.not_after() });
-                next_try
-            }
+            Err(why) => keeper.failed(why),
         };
-        wait(next_try, &mut alive, settings.now, &mut on_event).await;
+        keeper.wait(next_try).await;
     }
 }
 
@@ -105,20 +38,6 @@ async fn attempt<S: Signer>(signer: &S, settings: &RenewalSettings) -> Result<Cr
     }
 }
 
-/// Puts a credential in use and says when to renew it.
-fn adopt(
-    identity: &Identity,
-    credential: Credential,
-    now: SystemTime,
-    on_event: &mut impl FnMut(RenewalEvent),
-) -> SystemTime {
-    let event = RenewalEvent::Issued { id: credential.id().clone(), not_after: credential.not_after() };
-    let renew_at = renewal(now, credential.not_after(), fastrand::f64());
-    identity.store(credential);
-    on_event(event);
-    renew_at
-}
-
 /// Half of the life that is left at receipt, give or take a tenth of it; `random` is in 0..1. What is left counts,
 /// not what is written in the certificate: that reaches back by a minute, more than half of a very short life.
 fn renewal(now: SystemTime, not_after: SystemTime, random: f64) -> SystemTime {
@@ -126,37 +45,11 @@ fn renewal(now: SystemTime, not_after: SystemTime, random: f64) -> SystemTime {
     now + left.mul_f64(0.4 + 0.2 * random)
 }
 
-/// The pause after the failure that follows `failures` others; `random` is in 0..1.
-fn pause(settings: &RenewalSettings, failures: u32, random: f64) -> Duration {
-    let doubled = settings.first_pause.saturating_mul(2_u32.saturating_pow(failures));
-    doubled.min(settings.longest_pause).mul_f64(0.5 + 0.5 * random)
-}
-
-/// Sleeps until `until`, and reports on the way if the credential in use expires.
-async fn wait(
-    until: SystemTime,
-    alive: &mut Option<Credential>,
-    now: fn() -> SystemTime,
-    on_event: &mut impl FnMut(RenewalEvent),
-) {
-    loop {
-        let moment = now();
-        if let Some(dead) = alive.take_if(|credential| credential.not_after() <= moment) {
-            on_event(RenewalEvent::Expired { id: dead.id().clone(), not_after: dead.not_after() });
-        }
-        let wake = alive.as_ref().map_or(until, |credential| credential.not_after().min(until));
-        match until.duration_since(moment) {
-            Ok(left) if !left.is_zero() => {}
-            _ => return,
-        }
-        tokio::time::sleep(wake.duration_since(moment).unwrap_or_default().min(NAP)).await;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::sync::{Arc, LazyLock};
+    use std::time::Duration;
 
     use proptest::prelude::*;
     use tokio::sync::mpsc;
@@ -219,6 +112,7 @@ mod tests {
             RenewalEvent::Issued { .. } => 'I',
             RenewalEvent::Waiting { .. } => 'W',
             RenewalEvent::Expired { .. } => 'E',
+            RenewalEvent::Withdrawn { .. } | RenewalEvent::Stopped { .. } => 'X',
         };
         events.iter().map(|(_, event)| letter(event)).collect()
     }
@@ -277,13 +171,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn pauses_stay_within_bounds(failures in any::<u32>(), random in 0.0..1.0_f64) {
-            let settings = RenewalSettings::default();
-            let pause = pause(&settings, failures, random);
-            prop_assert!(pause >= settings.first_pause / 2 && pause <= settings.longest_pause);
-        }
-
         #[test]
         fn renewal_lies_around_the_middle_of_what_is_left(left in 0_u64..1_000_000, random in 0.0..1.0_f64) {
             let now = SystemTime::UNIX_EPOCH;
