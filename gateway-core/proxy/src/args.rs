@@ -1,5 +1,7 @@
 //! The common command line of `gateway`, `ingress` and `sidecar`.
 
+mod identity;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -8,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use towpath_config::{InboundPort, ObjectName, PortMap};
 use towpath_gateway_core::SpiffeId;
 
+pub(crate) use self::identity::{IdentitySource, IssuerArgs};
 use crate::capture::CaptureArgs;
 use crate::explain::{HeaderLine, Line};
 
@@ -62,6 +65,8 @@ pub(crate) struct RunArgs {
     /// Join token for the control plane, as `control-plane token` prints it
     #[arg(long, value_name = "FILE")]
     pub(crate) join_token: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) issuer: IssuerArgs,
     /// Worker threads, each with sockets, connections and stacks of its own [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) workers: Option<u16>,
@@ -186,8 +191,9 @@ pub(crate) struct CompileArgs {
     /// Address at which the application takes captured connections, at their own port
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     pub(crate) capture_app: IpAddr,
-    /// Credential of the workload: a directory with tls.crt, tls.key and ca.crt, or `plane=ADDR`
-    #[arg(long, value_name = "DIR|plane=ADDR")]
+    /// Credential of the workload: a directory with tls.crt, tls.key and ca.crt, `plane=ADDR`, an Istio CA by
+    /// `istio-ca[=HOST:PORT]`, or the SPIFFE Workload API by `workload-api[=unix:///PATH]`
+    #[arg(long, value_name = "DIR|plane=ADDR|istio-ca|workload-api")]
     pub(crate) identity: Option<IdentitySource>,
 }
 
@@ -215,21 +221,7 @@ impl FromStr for ConfigPath {
     }
 }
 
-/// Where the credential comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum IdentitySource {
-    Directory(PathBuf),
-    Plane(SocketAddr),
-}
-
-impl FromStr for IdentitySource {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        plane(text).map_or_else(|| Ok(Self::Directory(text.into())), |plane| plane.map(Self::Plane))
-    }
-}
-
+/// The address of a control plane, where the text is one.
 fn plane(text: &str) -> Option<Result<SocketAddr, String>> {
     let address = text.strip_prefix("plane=")?;
     Some(
@@ -279,6 +271,10 @@ mod tests {
             ("--config a --workload x", "NAMESPACE/NAME"),
             ("--config a --inbound 80", "PORT=LISTEN>APP"),
             ("--config a --identity plane=x", "127.0.0.1:15012"),
+            ("--config a --identity istio-ca=x", "HOST:PORT"),
+            ("--config a --identity workload-api=x", "unix:///PATH"),
+            ("--config a --identity-id spiffe://a/b", "--identity"),
+            ("--config a --identity istio-ca --identity-id x", "spiffe://"),
             ("--config a --nonsense", "--nonsense"),
             ("check", "--config"),
             ("explain --config a", "--request"),

@@ -1,4 +1,5 @@
-//! The process's identity in the mesh: from a directory, or kept fresh by the control plane.
+//! The process's identity in the mesh: from a directory, or kept fresh by an issuer: the control plane, an Istio CA, or an
+//! agent of the Workload API.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -6,13 +7,15 @@ use std::time::{Duration, SystemTime};
 
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use towpath_ca::{JoinToken, RenewalEvent, RenewalSettings, keep_fresh};
+use towpath_ca::{JoinToken, RenewalEvent, RenewalSettings, Signer, keep_fresh};
 use towpath_control::PlaneClient;
+use towpath_gateway_core::SpiffeId;
+use towpath_issuers::{IstioCa, IstioCaSettings, WorkloadEndpoint, follow as follow_agent};
 use towpath_mesh_mtls::{Credential, Identity, Svid};
 use towpath_observability::Readiness;
 
 use crate::Failure;
-use crate::args::{IdentitySource, RunArgs};
+use crate::args::{IdentitySource, IssuerArgs, RunArgs};
 use crate::gauges::Gauges;
 use crate::watch::Watch;
 
@@ -35,12 +38,21 @@ pub(crate) fn start(
     readiness: &Readiness,
     gauges: &Gauges,
 ) -> Result<Option<Identity>, Failure> {
+    let (issuer, readiness, gauges) = (&args.issuer, readiness.clone(), gauges.clone());
     match &args.compile.identity {
         None => Ok(None),
+        Some(IdentitySource::Directory(_) | IdentitySource::Plane(_)) if issuer.identity_id.is_some() => {
+            Err("--identity-id goes with --identity istio-ca and workload-api only".into())
+        }
         Some(IdentitySource::Directory(dir)) => from_directory(dir, readiness, gauges).map(Some),
         Some(IdentitySource::Plane(plane)) => {
             let token = token.ok_or("--identity plane=ADDR needs --join-token FILE")?;
-            from_plane(*plane, token, readiness.clone(), gauges.clone()).map(Some)
+            from_plane(*plane, token, readiness, gauges).map(Some)
+        }
+        Some(IdentitySource::IstioCa(address)) => from_istio_ca(address, issuer, readiness, gauges).map(Some),
+        Some(IdentitySource::WorkloadApi(endpoint)) => {
+            let endpoint = endpoint.clone().map_or_else(endpoint_of_environment, Ok)?;
+            Ok(Some(from_workload_api(endpoint, issuer, readiness, gauges)))
         }
     }
 }
@@ -53,13 +65,74 @@ fn from_plane(
 ) -> Result<Identity, Failure> {
     let identity = Identity::pending();
     readiness.waiting(CONDITION, format!("asking the control plane at {plane} for a certificate"));
-    let wanted = Some(token.id().clone());
+    let wanted = token.id().clone();
     let client = PlaneClient::new(&plane.to_string(), token)?.with_identity(identity.clone());
-    let settings = RenewalSettings { wanted, ..RenewalSettings::default() };
-    tokio::spawn(keep_fresh(identity.clone(), client, settings, move |event| {
+    sign(&identity, client, wanted, readiness, gauges);
+    Ok(identity)
+}
+
+fn from_istio_ca(
+    address: &str,
+    args: &IssuerArgs,
+    readiness: Readiness,
+    gauges: Gauges,
+) -> Result<Identity, Failure> {
+    // The CA decides by the token alone: what it is to be cannot be left to it.
+    let wanted = args.identity_id.clone().ok_or(
+        "--identity istio-ca needs --identity-id ID, such as spiffe://cluster.local/ns/NAMESPACE/sa/SERVICEACCOUNT",
+    )?;
+    let settings = IstioCaSettings {
+        address: address.to_owned(),
+        server_name: args.ca_server_name.clone(),
+        roots: args.ca_roots.clone(),
+        token: args.ca_token.clone(),
+        cluster_id: args.ca_cluster_id.clone(),
+        ..IstioCaSettings::default()
+    };
+    let ca = IstioCa::new(settings, &wanted)?;
+    let identity = Identity::pending();
+    readiness.waiting(CONDITION, format!("asking the Istio CA at {address} for a certificate"));
+    sign(&identity, ca, wanted, readiness, gauges);
+    Ok(identity)
+}
+
+/// Has the certificates of `identity` signed, from now on.
+fn sign<S: Signer + 'static>(
+    identity: &Identity,
+    signer: S,
+    wanted: SpiffeId,
+    readiness: Readiness,
+    gauges: Gauges,
+) {
+    let settings = RenewalSettings { wanted: Some(wanted), ..RenewalSettings::default() };
+    tokio::spawn(keep_fresh(identity.clone(), signer, settings, move |event| {
         told(&event, &readiness, &gauges);
     }));
-    Ok(identity)
+}
+
+fn from_workload_api(
+    endpoint: WorkloadEndpoint,
+    args: &IssuerArgs,
+    readiness: Readiness,
+    gauges: Gauges,
+) -> Identity {
+    let identity = Identity::pending();
+    readiness.waiting(CONDITION, format!("asking the Workload API at {endpoint} for a certificate"));
+    // An agent that takes connections and drops them is not asked more than twice a second.
+    let first_pause = Duration::from_secs(1);
+    let settings =
+        RenewalSettings { wanted: args.identity_id.clone(), first_pause, ..RenewalSettings::default() };
+    tokio::spawn(follow_agent(identity.clone(), endpoint, settings, move |event| {
+        told(&event, &readiness, &gauges);
+    }));
+    identity
+}
+
+fn endpoint_of_environment() -> Result<WorkloadEndpoint, Failure> {
+    let variable = WorkloadEndpoint::VARIABLE;
+    let text = std::env::var(variable)
+        .map_err(|_| format!("--identity workload-api needs {variable}, or workload-api=unix:///PATH"))?;
+    Ok(text.parse().map_err(|error| format!("{variable}: {error}"))?)
 }
 
 fn told(event: &RenewalEvent, readiness: &Readiness, gauges: &Gauges) {
@@ -78,6 +151,17 @@ fn told(event: &RenewalEvent, readiness: &Readiness, gauges: &Gauges) {
                 readiness.waiting(CONDITION, text);
             }
         }
+        RenewalEvent::Stopped { why, not_after } => {
+            tracing::error!("no new certificate: {why}");
+            if not_after.is_none_or(|end| end <= SystemTime::now()) {
+                readiness.waiting(CONDITION, why.clone());
+            }
+        }
+        RenewalEvent::Withdrawn { id } => {
+            gauges.no_certificate();
+            tracing::error!("the certificate for {id} was withdrawn: no mesh connection can be made");
+            readiness.waiting(CONDITION, format!("the certificate for {id} was withdrawn"));
+        }
         RenewalEvent::Expired { id, .. } => {
             tracing::error!("the certificate for {id} has expired: no mesh connection can be made");
             readiness.waiting(CONDITION, format!("the certificate for {id} has expired"));
@@ -85,14 +169,14 @@ fn told(event: &RenewalEvent, readiness: &Readiness, gauges: &Gauges) {
     }
 }
 
-fn from_directory(dir: &Path, readiness: &Readiness, gauges: &Gauges) -> Result<Identity, Failure> {
+fn from_directory(dir: &Path, readiness: Readiness, gauges: Gauges) -> Result<Identity, Failure> {
     // Watched before it is read, so that no change falls between.
     let watch = Watch::start(&[dir.to_owned()]);
     let credential = read(dir)?;
     let watch = watch.map_err(|error| format!("cannot watch {}: {error}", dir.display()))?;
     gauges.certificate(credential.not_after());
     let identity = Identity::new(credential);
-    tokio::spawn(follow(dir.to_owned(), watch, identity.clone(), readiness.clone(), gauges.clone()));
+    tokio::spawn(follow(dir.to_owned(), watch, identity.clone(), readiness, gauges));
     Ok(identity)
 }
 

@@ -46,6 +46,11 @@ impl Gauges {
         self.certificate_expiry.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 
+    /// No certificate is in use any more.
+    pub(crate) fn no_certificate(&self) {
+        self.certificate_expiry.set(0);
+    }
+
     /// A configuration with this many errors is in force.
     pub(crate) fn configuration(&self, errors: usize) {
         self.applied.inc();

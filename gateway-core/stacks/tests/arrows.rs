@@ -20,6 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("observability", CORE),
     ("trace", CORE),
     ("ca", &["gateway-core", "mesh-mtls"]),
+    ("issuers", &["gateway-core", "mesh-mtls", "ca"]),
     ("control", &["gateway-core", "mesh-mtls", "ca"]),
     ("config", &["gateway-core", "auth", "rate-limit", "routing", "upstream", "mesh-mtls"]),
     (
