@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prost::Message;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -11,6 +12,8 @@ use rustls::crypto::aws_lc_rs;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use towpath_ca::{Authority, SigningAnswer};
+use towpath_gateway_core::SpiffeId;
 
 use super::grpc::{Handler, serve};
 
@@ -26,6 +29,14 @@ pub struct CertificateRequest {
 pub struct CertificateResponse {
     #[prost(string, repeated, tag = "1")]
     pub cert_chain: Vec<String>,
+}
+
+/// Leaf and root as istiod sends them, for `id`.
+pub fn signed(authority: &Authority, message: &[u8], id: &SpiffeId, ttl: Duration) -> Vec<String> {
+    let asked = CertificateRequest::decode(message).unwrap();
+    let chain = authority.issue(asked.csr.as_bytes(), id, ttl).unwrap();
+    let answer = SigningAnswer::new(&chain, &authority.bundle().unwrap());
+    vec![answer.chain, answer.bundle]
 }
 
 /// The listener and its connections; dropped, all of them end.
