@@ -95,7 +95,13 @@ pub struct Running(Child);
 
 impl Running {
     pub fn start(args: &[&str]) -> Self {
+        Self::start_in(&[], args)
+    }
+
+    /// Starts it with these variables in its environment.
+    pub fn start_in(environment: &[(&str, &str)], args: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_scenario"));
+        command.envs(environment.iter().copied());
         Self(command.args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     }
 }
