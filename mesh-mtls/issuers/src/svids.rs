@@ -26,12 +26,12 @@ pub(crate) struct X509SvidResponse {
 pub(crate) struct X509Svid {
     #[prost(string, tag = "1")]
     spiffe_id: String,
-    /// Certificates in DER, one after the other, the workload's own first.
+    /// `x509_svid`: certificates in DER, one after the other, the workload's own first.
     #[prost(bytes = "bytes", tag = "2")]
-    x509_svid: Bytes,
-    /// PKCS#8 in DER.
+    chain: Bytes,
+    /// `x509_svid_key`: PKCS#8 in DER.
     #[prost(bytes = "vec", tag = "3")]
-    x509_svid_key: Vec<u8>,
+    key: Vec<u8>,
     /// Roots in DER, one after the other.
     #[prost(bytes = "bytes", tag = "4")]
     bundle: Bytes,
@@ -74,9 +74,9 @@ fn read(svid: X509Svid, now: SystemTime) -> Result<Credential, Unusable> {
     let domain = id.trust_domain().parse().map_err(|why| unusable(&why))?;
     let roots =
         certificates(&svid.bundle).ok_or_else(|| unusable(&"its bundle is not certificates in DER"))?;
-    let chain = certificates(&svid.x509_svid).ok_or_else(|| unusable(&"it is not certificates in DER"))?;
+    let chain = certificates(&svid.chain).ok_or_else(|| unusable(&"it is not certificates in DER"))?;
     let bundle = TrustBundle::new(domain, roots).map_err(|why| unusable(&why))?;
-    let key = PrivatePkcs8KeyDer::from(svid.x509_svid_key).into();
+    let key = PrivatePkcs8KeyDer::from(svid.key).into();
     let credential = Credential::new_at(chain, key, bundle, now).map_err(|why| unusable(&why))?;
     if *credential.id() != id {
         return Err(unusable(&format_args!("the certificate is for {}", credential.id().as_str())));

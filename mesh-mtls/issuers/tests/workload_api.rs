@@ -139,7 +139,7 @@ async fn every_message_takes_the_place_of_the_one_before() {
     let _agent = world.agent(&script);
     for _ in 0..3 {
         let svid = svid(&authority, WEB);
-        let der = svid.x509_svid.clone();
+        let der = svid.chain.clone();
         pushes.send(message(vec![svid])).unwrap();
         assert_eq!(world.issued().await, WEB);
         assert_eq!(world.chain(), der);
@@ -179,11 +179,11 @@ async fn what_is_broken_keeps_the_old_one_and_is_told() {
     let foreign = X509Svid { bundle: self::authority().root().to_vec(), ..good() };
     let cases = [
         (message(Vec::new()), "holds no SVID"),
-        (garbage(|s| s.x509_svid = b"garbage".to_vec()), "it is not certificates in DER"),
-        (garbage(|s| s.x509_svid.push(1)), "it is not certificates in DER"),
-        (garbage(|s| s.x509_svid.clear()), "no certificate was found"),
-        (garbage(|s| s.x509_svid_key = b"garbage".to_vec()), "private key cannot be used"),
-        (garbage(|s| s.x509_svid_key = rcgen::KeyPair::generate().unwrap().serialize_der()), "does not fit"),
+        (garbage(|s| s.chain = b"garbage".to_vec()), "it is not certificates in DER"),
+        (garbage(|s| s.chain.push(1)), "it is not certificates in DER"),
+        (garbage(|s| s.chain.clear()), "no certificate was found"),
+        (garbage(|s| s.key = b"garbage".to_vec()), "private key cannot be used"),
+        (garbage(|s| s.key = rcgen::KeyPair::generate().unwrap().serialize_der()), "does not fit"),
         (garbage(|s| s.bundle.clear()), "no root certificate"),
         (garbage(|s| s.bundle = b"garbage".to_vec()), "its bundle is not certificates"),
         (message(vec![foreign]), "does not lead to a root"),
@@ -195,7 +195,7 @@ async fn what_is_broken_keeps_the_old_one_and_is_told() {
     for (broken, says) in cases {
         let pushes = script.stream();
         let good = good();
-        let der = good.x509_svid.clone();
+        let der = good.chain.clone();
         pushes.send(message(vec![good])).unwrap();
         world.issued().await;
         pushes.send(broken).unwrap();

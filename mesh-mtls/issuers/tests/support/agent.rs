@@ -26,9 +26,9 @@ pub struct X509Svid {
     #[prost(string, tag = "1")]
     pub spiffe_id: String,
     #[prost(bytes = "vec", tag = "2")]
-    pub x509_svid: Vec<u8>,
+    pub chain: Vec<u8>,
     #[prost(bytes = "vec", tag = "3")]
-    pub x509_svid_key: Vec<u8>,
+    pub key: Vec<u8>,
     #[prost(bytes = "vec", tag = "4")]
     pub bundle: Vec<u8>,
     #[prost(string, tag = "5")]
@@ -45,8 +45,8 @@ pub fn svid(authority: &Authority, id: &str) -> X509Svid {
     let chain = authority.issue(csr.der(), &wanted, Authority::DEFAULT_TTL).unwrap();
     X509Svid {
         spiffe_id: id.to_owned(),
-        x509_svid: chain.iter().flat_map(|certificate| certificate.to_vec()).collect(),
-        x509_svid_key: key.serialize_der(),
+        chain: chain.iter().flat_map(|certificate| certificate.to_vec()).collect(),
+        key: key.serialize_der(),
         bundle: authority.root().to_vec(),
         hint: "internal".to_owned(),
     }
