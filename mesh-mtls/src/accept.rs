@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tower_layer::Layer;
 use tower_service::Service;
-use towpath_gateway_core::{Accepted, BoxIo, Connection, Live, Prefixed};
+use towpath_gateway_core::{Accepted, BoxIo, Connection, Leash, Live, Prefixed};
 use towpath_hello::Hello;
 
 use crate::facts::facts;
@@ -145,7 +145,7 @@ where
 }
 
 /// The connection as the inner service is to see it, and what resolves once its client is trusted no more.
-type Opened = (Accepted, Option<Distrust>);
+type Opened = (Accepted, Option<(Distrust, Leash)>);
 type Distrust = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Opening = Pin<Box<dyn Future<Output = Option<Opened>> + Send>>;
 
@@ -161,7 +161,7 @@ pin_project! {
     #[project = StateProjection]
     enum State<S, F> {
         Opening { opening: Opening, inner: S },
-        Serving { #[pin] served: F, distrust: Option<Distrust> },
+        Serving { #[pin] served: F, distrust: Option<(Distrust, Leash)> },
     }
 }
 
@@ -174,11 +174,15 @@ impl<S: Service<Accepted, Response = ()>> Future for AcceptFuture<S> {
             let (served, distrust) = match state.as_mut().project() {
                 StateProjection::Serving { served, distrust } => {
                     if let Poll::Ready(ended) = served.poll(cx) {
+                        // Who serves an upgraded connection goes before it.
+                        if let Some((distrust, leash)) = distrust.take() {
+                            leash.until(distrust);
+                        }
                         return Poll::Ready(ended);
                     }
                     // Whoever polls this drops it then, and the connection with it.
                     return match distrust {
-                        Some(distrust) => distrust.as_mut().poll(cx).map(Ok),
+                        Some((distrust, _)) => distrust.as_mut().poll(cx).map(Ok),
                         None => Poll::Pending,
                     };
                 }
@@ -268,7 +272,8 @@ async fn terminate(
         bundle: credential.bundle().clone(),
     };
     let distrust = Box::pin(distrusted(identity.clone(), changed, shown));
-    Ok((Accepted { io: Box::new(stream), connection }, Some(distrust)))
+    let (io, leash) = Leash::on(Box::new(stream));
+    Ok((Accepted { io, connection }, Some((distrust, leash))))
 }
 
 /// What a client showed, and by which roots it was judged.

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use support::{Identities, MeshDir, connects, free, pod, policy, service, wait_for};
 
-/// Answers requests with whose certificate came, on connections that are kept; `/stream` goes on until the client leaves.
+/// Answers requests with whose certificate came, on connections that are kept; `/stream` and, in another
+/// protocol, `/socket` go on until the client leaves.
 fn app() -> SocketAddr {
     let listener = TcpListener::bind(free()).unwrap();
     let address = listener.local_addr().unwrap();
@@ -45,6 +46,15 @@ fn serve(stream: TcpStream) {
             if line.to_ascii_lowercase().starts_with("x-forwarded-client-cert:") {
                 told = "mtls";
             }
+        }
+        if first.contains("/socket") {
+            let switch =
+                "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+            let _ = writer.write_all(switch.as_bytes());
+            while writer.write_all(b"tick").is_ok() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            return;
         }
         if first.contains("/stream") {
             let _ = writer.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
@@ -236,10 +246,20 @@ struct Stream {
 
 impl Stream {
     fn open(address: SocketAddr) -> Self {
+        Self::asked(address, "GET /stream HTTP/1.1\r\nhost: ring\r\n\r\n")
+    }
+
+    /// A connection that goes on as a WebSocket.
+    fn socket(address: SocketAddr) -> Self {
+        let upgrade = "connection: upgrade\r\nupgrade: websocket\r\n";
+        Self::asked(address, &format!("GET /socket HTTP/1.1\r\nhost: ring\r\n{upgrade}\r\n"))
+    }
+
+    fn asked(address: SocketAddr, head: &str) -> Self {
         let stream = Self { ticks: Arc::default(), ended: Arc::default() };
         let (ticks, ended) = (Arc::clone(&stream.ticks), Arc::clone(&stream.ended));
         let mut socket = TcpStream::connect(address).unwrap();
-        socket.write_all(b"GET /stream HTTP/1.1\r\nhost: ring\r\n\r\n").unwrap();
+        socket.write_all(head.as_bytes()).unwrap();
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
             while let Ok(1..) = socket.read(&mut bytes) {
@@ -269,8 +289,9 @@ impl Stream {
 fn leaves_roots_and_policies_change_and_only_who_is_refused_is_cut() {
     let ring = ring(6, "STRICT");
     let (load, next) = (Load::start(&ring, 2), Identities::new());
-    let streams: Vec<_> = ring.outbound.iter().map(|at| Stream::open(*at)).collect();
-    let all_live = || streams.iter().all(Stream::lives);
+    let [streams, sockets] = [Stream::open, Stream::socket]
+        .map(|open| ring.outbound.iter().map(|at| open(*at)).collect::<Vec<_>>());
+    let all_live = || streams.iter().chain(&sockets).all(Stream::lives);
     let rotate = |by: &Identities, roots: &str| {
         for n in 0..6 {
             let account = format!("ring/s{n}");
@@ -290,8 +311,11 @@ fn leaves_roots_and_policies_change_and_only_who_is_refused_is_cut() {
     // A policy that refuses one identity: its streams end, and no other.
     let refuse = "{action: DENY, rules: [{from: [{source: {principals: [cluster.local/ns/ring/sa/s0]}}]}]}";
     ring.mesh.write("policy.yaml", &policy("AuthorizationPolicy", "ring", "not-s0", refuse));
-    wait_for("the end of the refused stream", || streams[0].ended());
-    assert!(streams[1..].iter().all(Stream::lives), "a stream of another identity ended");
+    wait_for("the end of the refused streams", || streams[0].ended() && sockets[0].ended());
+    assert!(
+        streams[1..].iter().chain(&sockets[1..]).all(Stream::lives),
+        "a stream of another identity ended"
+    );
     assert!(ask(ring.outbound[0], &mut None, "/").is_err());
     ring.mesh.write("policy.yaml", "");
     wait_for("the permission", || ask(ring.outbound[0], &mut None, "/").is_ok());
@@ -301,7 +325,7 @@ fn leaves_roots_and_policies_change_and_only_who_is_refused_is_cut() {
         let account = format!("ring/s{n}");
         next.write(&ring.mesh.dir.path().join(&account), &account, &new_root);
     }
-    wait_for("the end of the streams of the old root", || streams.iter().all(Stream::ended));
+    wait_for("the end of the streams of the old root", || streams.iter().chain(&sockets).all(Stream::ended));
     load.more(300);
     let (answered, failed) = load.end();
     assert!(failed.is_empty(), "{} of {answered} failed: {:?}", failed.len(), failed.first());

@@ -2,7 +2,7 @@
 //!
 //! - **reads** the connection's addresses, verified identity and server name, whenever the policies change
 //! - **writes** nothing
-//! - **ends a connection** on which the new policies let nothing pass any more; one that carries no HTTP also when a CUSTOM
+//! - **ends a connection** on which the new policies let nothing pass any more, also after an upgrade of its protocol; one that carries no HTTP also when a CUSTOM
 //!   policy matches whose provider was not asked about it: its client may come again, and is asked about then
 //! - **settings** live [`AuthorizationPolicies`], and the [`Changes`] by which it hears of new ones
 //! - **place** in the accept stack, after TLS has proved the identity. Requests on connections that stay are held to the new
@@ -15,7 +15,7 @@ use std::task::{Context as Task, Poll};
 
 use tower_layer::Layer;
 use tower_service::Service;
-use towpath_gateway_core::{Accepted, Changes, Connection, Live};
+use towpath_gateway_core::{Accepted, Changes, Connection, Leash, Live};
 
 use crate::request_facts::of_connection;
 use crate::{AuthorizationPolicies, AuthorizationPolicy, Ground, Http, Verdict};
@@ -143,14 +143,20 @@ where
     }
 
     fn call(&mut self, accepted: Accepted) -> Self::Future {
-        let refused = self.settings.clone().refused(accepted.connection.clone());
-        let served = self.inner.call(accepted);
+        let Accepted { io, connection } = accepted;
+        let mut refused = Box::pin(self.settings.clone().refused(connection.clone()));
+        let (io, leash) = Leash::on(io);
+        let served = self.inner.call(Accepted { io, connection });
         Box::pin(async move {
             tokio::select! {
                 biased;
-                ended = served => ended,
+                ended = served => {
+                    // Who serves an upgraded connection goes before it.
+                    leash.until(refused);
+                    ended
+                }
                 // Dropping what serves it closes the connection.
-                () = refused => Ok(()),
+                () = &mut refused => Ok(()),
             }
         })
     }
@@ -160,7 +166,7 @@ where
 mod tests {
     use std::convert::Infallible;
 
-    use tokio::io::{AsyncReadExt, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
     use tower::{ServiceExt, service_fn};
     use towpath_gateway_core::Backend;
 
@@ -193,6 +199,34 @@ mod tests {
         };
         serving.abort();
         ended
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upgraded_connection_outlives_its_service_and_not_its_policies() {
+        let port = |port| Operation { ports: Values::is(vec![port]), ..Operation::default() };
+        for (denied, ended) in [(8080, true), (9090, false)] {
+            let (live, changes) = (Live::<AuthorizationPolicies>::default(), Changes::new());
+            let layer = RecheckLayer::http(live.clone(), changes.clone());
+            // As a server does after 101: the stream goes on elsewhere, and the future that served it is done.
+            let inner = service_fn(|accepted: Accepted| async move {
+                tokio::spawn(async move {
+                    let (mut read, mut write) = tokio::io::split(accepted.io);
+                    let _ = tokio::io::copy(&mut read, &mut write).await;
+                });
+                Ok::<_, Infallible>(())
+            });
+            let (mut client, io) = duplex(64);
+            let at = "127.0.0.1:8080".parse().unwrap();
+            let accepted = Accepted { io: Box::new(io), connection: Connection::plaintext(at, at) };
+            layer.layer(inner).oneshot(accepted).await.unwrap();
+            client.write_u8(7).await.unwrap();
+            assert_eq!(client.read_u8().await.unwrap(), 7);
+            live.store(policies(Action::Deny, port(denied)));
+            changes.tell();
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            let _ = client.write_u8(8).await;
+            assert_eq!(client.read_u8().await.is_err(), ended, "{denied}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
