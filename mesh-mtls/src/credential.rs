@@ -26,6 +26,8 @@ struct Parts {
     svid: Svid,
     key: Arc<CertifiedKey>,
     bundle: TrustBundle,
+    /// The bundle that it came with, before more trust was put into it.
+    given: TrustBundle,
     settings: Settings,
 }
 
@@ -54,7 +56,7 @@ impl Credential {
         let server = VerifyServer::new(bundle.clone());
         check_chain(&key.cert, &client, &server, now)?;
         let settings = Settings::new(Arc::clone(&key), Arc::new(client), Arc::new(server))?;
-        Ok(Self(Arc::new(Parts { svid, key, bundle, settings })))
+        Ok(Self(Arc::new(Parts { svid, key, given: bundle.clone(), bundle, settings })))
     }
 
     /// A credential from two PEM texts. Of several keys in `key`, the first counts.
@@ -101,8 +103,13 @@ impl Credential {
     /// The same with these aliases of the trust domain, and these bundles of foreign ones. Sessions of before are not resumed
     /// with it.
     pub(crate) fn trusting(self, aliases: &[TrustDomain], federated: &[TrustBundle]) -> Self {
-        let bundle = self.bundle().clone().with_aliases(aliases.iter().cloned());
-        let bundle = bundle.with_federated(federated.iter().cloned());
+        let given = &self.0.given;
+        // Of a domain that the issuer itself tells of, it knows the roots of the moment.
+        let told =
+            |bundle: &&TrustBundle| given.federated().iter().any(|there| there.domain() == bundle.domain());
+        let more = federated.iter().filter(|bundle| !told(bundle));
+        let federated: Vec<_> = given.federated().iter().chain(more).cloned().collect();
+        let bundle = given.clone().with_aliases(aliases.iter().cloned()).with_federated(federated);
         if *self.bundle() == bundle {
             return self;
         }
@@ -112,7 +119,10 @@ impl Credential {
             Settings::new(Arc::clone(&key), Arc::new(client), Arc::new(VerifyServer::new(bundle.clone())))
         });
         match settings {
-            Ok(settings) => Self(Arc::new(Parts { svid: self.0.svid.clone(), key, bundle, settings })),
+            Ok(settings) => {
+                let (svid, given) = (self.0.svid.clone(), given.clone());
+                Self(Arc::new(Parts { svid, key, bundle, given, settings }))
+            }
             // The same roots and key made settings before.
             Err(_) => self,
         }

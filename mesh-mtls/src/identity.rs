@@ -209,6 +209,25 @@ mod tests {
         assert!(!covers());
     }
 
+    #[test]
+    fn foreign_domains_that_come_with_a_credential_stay() {
+        let (authority, told, named) = (Authority::new(), Authority::new(), Authority::new());
+        let foreign = told.bundle_of("a.example");
+        let (chain, key) = authority.sign(&crate::authority::svid(WEB));
+        let bundle = authority.bundle().with_federated([foreign.clone()]);
+        let identity = Identity::new(Credential::new(chain, key, bundle).unwrap());
+        let other = named.bundle_of("b.example");
+        for mesh in [vec![], vec![named.bundle_of("a.example"), other.clone()], vec![other.clone()], vec![]] {
+            identity.set_trust(&[], &mesh);
+            let expected: Vec<_> =
+                [&foreign].into_iter().chain(mesh.contains(&other).then_some(&other)).collect();
+            assert_eq!(
+                identity.credential().unwrap().bundle().federated().iter().collect::<Vec<_>>(),
+                expected
+            );
+        }
+    }
+
     #[tokio::test]
     async fn a_wait_begins_with_the_call() {
         let authority = Authority::new();

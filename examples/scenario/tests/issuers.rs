@@ -178,7 +178,7 @@ async fn agents_of_the_workload_api_push_certificates() {
     let mesh = Mesh::new();
     let authority = authority();
     let message = |account: &str| -> Bytes {
-        framed(&X509SvidResponse { svids: vec![svid(&authority, &id(account))], crl: Vec::new() }).into()
+        framed(&X509SvidResponse { svids: vec![svid(&authority, &id(account))], ..Default::default() }).into()
     };
     let sockets = ["app.sock", "web.sock"].map(|name| mesh.path(name));
     let [(_app_agent, app_pushes), (_web_agent, web_pushes)] = [agent(&sockets[0]), agent(&sockets[1])];

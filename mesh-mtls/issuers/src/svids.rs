@@ -1,5 +1,6 @@
 //! What a message of the Workload API says (SPIFFE Workload API, section 5). Pure: a message in, a credential out.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::SystemTime;
 
@@ -14,11 +15,14 @@ use x509_parser::prelude::FromDer as _;
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct X509SvidRequest {}
 
-/// Revocation lists and bundles of other trust domains are not read.
+/// Revocation lists are not read.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct X509SvidResponse {
     #[prost(message, repeated, tag = "1")]
     pub(crate) svids: Vec<X509Svid>,
+    /// By the SPIFFE id of a foreign trust domain: roots in DER, one after the other.
+    #[prost(btree_map = "string, bytes", tag = "3")]
+    pub(crate) federated_bundles: BTreeMap<String, Vec<u8>>,
 }
 
 /// Its `Debug` form must not be shown: it holds the private key.
@@ -61,13 +65,17 @@ pub(crate) fn credential(
     let found = found.take(5).collect::<Vec<_>>().join(", ");
     let is_wanted = |svid: &X509Svid| wanted.is_none_or(|wanted| svid.spiffe_id == wanted.as_str());
     match (message.svids.into_iter().find(is_wanted), wanted) {
-        (Some(svid), _) => read(svid, now),
+        (Some(svid), _) => read(svid, &message.federated_bundles, now),
         (None, Some(wanted)) => Err(Unusable::NotEntitled { wanted: wanted.clone(), found }),
         (None, None) => Err(Unusable::Empty),
     }
 }
 
-fn read(svid: X509Svid, now: SystemTime) -> Result<Credential, Unusable> {
+fn read(
+    svid: X509Svid,
+    federated: &BTreeMap<String, Vec<u8>>,
+    now: SystemTime,
+) -> Result<Credential, Unusable> {
     let named = svid.spiffe_id.escape_debug().to_string();
     let unusable = |why: &dyn Display| Unusable::Svid { id: named.clone(), why: why.to_string() };
     let id: SpiffeId = svid.spiffe_id.parse().map_err(|why| unusable(&why))?;
@@ -76,12 +84,24 @@ fn read(svid: X509Svid, now: SystemTime) -> Result<Credential, Unusable> {
         certificates(&svid.bundle).ok_or_else(|| unusable(&"its bundle is not certificates in DER"))?;
     let chain = certificates(&svid.chain).ok_or_else(|| unusable(&"it is not certificates in DER"))?;
     let bundle = TrustBundle::new(domain, roots).map_err(|why| unusable(&why))?;
+    let bundle = bundle.with_federated(federated.iter().filter_map(|(id, roots)| foreign(id, roots)));
     let key = PrivatePkcs8KeyDer::from(svid.key).into();
     let credential = Credential::new_at(chain, key, bundle, now).map_err(|why| unusable(&why))?;
     if *credential.id() != id {
         return Err(unusable(&format_args!("the certificate is for {}", credential.id().as_str())));
     }
     Ok(credential)
+}
+
+/// The bundle of a foreign trust domain; of one that cannot be read, nobody is trusted.
+fn foreign(id: &str, roots: &[u8]) -> Option<TrustBundle> {
+    let domain = id.strip_prefix("spiffe://").unwrap_or(id).trim_end_matches('/').parse().ok();
+    let bundle =
+        domain.zip(certificates(roots)).and_then(|(domain, roots)| TrustBundle::new(domain, roots).ok());
+    if bundle.is_none() {
+        tracing::warn!("the agent's bundle for the trust domain `{}` cannot be used", id.escape_debug());
+    }
+    bundle
 }
 
 /// The certificates that follow one another in `der`, to its end.

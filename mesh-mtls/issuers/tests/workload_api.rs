@@ -26,7 +26,7 @@ fn authority() -> Authority {
 }
 
 fn message(svids: Vec<X509Svid>) -> Bytes {
-    framed(&X509SvidResponse { svids, crl: vec![b"a list".to_vec()] }).into()
+    framed(&X509SvidResponse { svids, crl: vec![b"a list".to_vec()], ..Default::default() }).into()
 }
 
 /// Hands out one prepared answer a call; with none left, calls are refused as the agent being busy.
@@ -150,6 +150,40 @@ async fn every_message_takes_the_place_of_the_one_before() {
     pushes.send(message(vec![svid(&other, WEB)])).unwrap();
     world.issued().await;
     assert_eq!(world.identity.credential().unwrap().bundle(), &other.bundle().unwrap());
+}
+
+#[tokio::test]
+async fn foreign_roots_come_along_and_go_with_the_next_message() {
+    let (authority, partner, script) = (self::authority(), self::authority(), Script::default());
+    let pushes = script.stream();
+    let mut world = World::new(None);
+    let _agent = world.agent(&script);
+    let told = |bundles: &[(&str, &[u8])]| -> Bytes {
+        let federated_bundles =
+            bundles.iter().map(|(id, roots)| ((*id).to_owned(), roots.to_vec())).collect();
+        let svids = vec![svid(&authority, WEB)];
+        framed(&X509SvidResponse { svids, federated_bundles, ..Default::default() }).into()
+    };
+    for (bundles, trusted) in [
+        (vec![("spiffe://partner.example", partner.root().as_ref())], vec!["partner.example"]),
+        // What is broken, or of our own domain, takes nothing else down.
+        (
+            vec![
+                ("spiffe://a.example", partner.root().as_ref()),
+                ("spiffe://b.example", &b"junk"[..]),
+                ("spiffe://cluster.local", partner.root().as_ref()),
+                ("not a domain", partner.root().as_ref()),
+            ],
+            vec!["a.example"],
+        ),
+        (vec![], vec![]),
+    ] {
+        pushes.send(told(&bundles)).unwrap();
+        assert_eq!(world.issued().await, WEB);
+        let bundle = world.identity.credential().unwrap().bundle().clone();
+        let found: Vec<_> = bundle.federated().iter().map(|bundle| bundle.domain().to_string()).collect();
+        assert_eq!(found, trusted, "{bundles:?}");
+    }
 }
 
 #[tokio::test]

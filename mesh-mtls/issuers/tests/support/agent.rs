@@ -1,5 +1,6 @@
 //! A server in the role of an agent of the Workload API.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,6 +20,9 @@ pub struct X509SvidResponse {
     /// A field that the client does not know.
     #[prost(bytes = "vec", repeated, tag = "2")]
     pub crl: Vec<Vec<u8>>,
+    /// By trust domain.
+    #[prost(btree_map = "string, bytes", tag = "3")]
+    pub federated_bundles: BTreeMap<String, Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Message)]
