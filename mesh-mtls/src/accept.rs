@@ -4,8 +4,8 @@
 //! - **writes** `connection.tls` with the client's verified identity; under PERMISSIVE, `connection.passed_through` for TLS
 //!   that is none of the mesh: no protocol of Istio's is offered, and its bytes are left as they are
 //! - **ends a connection** (by closing it, with no answer) that is plaintext under STRICT, whose client proves no
-//!   identity of the trust domain, that is too slow, or that comes while this workload has no valid credential; and one that
-//!   lives, once the roots change and none of them vouches for its client
+//!   identity of a trust domain whose roots it has, that is too slow, or that comes while this workload has no valid
+//!   credential; and one that lives, once the roots change and none of them vouches for its client
 //! - **settings** [`Identity`], [`MtlsMode`] behind [`Live`], the handshake timeout
 //! - **place** in the accept stack, inside PROXY protocol and connection limits, around L4 authorization and HTTP
 
@@ -283,8 +283,8 @@ struct Shown {
     bundle: TrustBundle,
 }
 
-/// Resolves once no root that is in force vouches for the client any more: a root was removed, or an alias of the trust
-/// domain.
+/// Resolves once no root that is in force vouches for the client any more: a root was removed, an alias of the trust
+/// domain, or a foreign domain.
 async fn distrusted(identity: Identity, changed: impl Future<Output = ()>, mut shown: Shown) {
     changed.await;
     loop {

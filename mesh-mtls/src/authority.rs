@@ -39,11 +39,16 @@ impl Authority {
 
     /// An authority that this one vouches for, and its certificate.
     pub(crate) fn subordinate(&self) -> Self {
-        let mut params = as_authority(CertificateParams::default());
-        params.distinguished_name.push(rcgen::DnType::CommonName, "subordinate");
+        let params = subordinate();
         let key = KeyPair::generate().unwrap();
         let root = params.signed_by(&key, &self.issuer).unwrap().der().clone();
         Self { issuer: Issuer::new(params, key), root }
+    }
+
+    /// The certificate by which this authority vouches for another one's subordinate, too.
+    pub(crate) fn cross_sign(&self, subordinate: &Self) -> CertificateDer<'static> {
+        let params = self::subordinate();
+        params.signed_by(subordinate.issuer.key(), &self.issuer).unwrap().der().clone()
     }
 
     pub(crate) fn bundle(&self) -> TrustBundle {
@@ -82,6 +87,12 @@ impl Authority {
             .with_no_client_auth();
         Arc::new(config)
     }
+}
+
+fn subordinate() -> CertificateParams {
+    let mut params = as_authority(CertificateParams::default());
+    params.distinguished_name.push(rcgen::DnType::CommonName, "subordinate");
+    params
 }
 
 /// What an X509-SVID asks for, valid from yesterday until tomorrow.

@@ -110,6 +110,7 @@ impl Process {
                         self.gauges.configuration(snapshot.errors().count());
                         continue;
                     }
+                    self.trust(&snapshot);
                     self.apply(&snapshot).await;
                     self.tell(snapshot);
                 }
@@ -128,6 +129,7 @@ impl Process {
         if let Some(hops) = snapshot.not_strict() {
             return Err(hops.into());
         }
+        self.trust(&snapshot);
         let mut listeners = self.workers(&snapshot)?;
         let failures = listeners.apply(&snapshot).await;
         if let Some(first) = failures.into_iter().next() {
@@ -157,11 +159,14 @@ impl Process {
 
     fn compiled(&self, source: &Source) -> Snapshot {
         let options = check::options(self.program, &self.args.compile, SystemTime::now());
-        let snapshot = compile(source, &options, self.snapshot.as_ref());
+        compile(source, &options, self.snapshot.as_ref())
+    }
+
+    /// Whom the mesh trusts, by a configuration that is to be in force.
+    fn trust(&self, snapshot: &Snapshot) {
         if let Some(identity) = &self.identity {
             identity.set_trust(&snapshot.mesh.trust_domain_aliases, &snapshot.mesh.federation);
         }
-        snapshot
     }
 
     fn workers(&self, snapshot: &Snapshot) -> Result<Listeners, Failure> {
