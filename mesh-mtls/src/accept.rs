@@ -6,7 +6,7 @@
 //! - **ends a connection** (by closing it, with no answer) that is plaintext under STRICT, whose client proves no
 //!   identity of a trust domain whose roots it has, that is too slow, or that comes while this workload has no valid
 //!   credential; and one that lives, once the roots change and none of them vouches for its client
-//! - **settings** [`Identity`], [`MtlsMode`] behind [`Live`], the handshake timeout
+//! - **settings** [`Identity`], [`MtlsMode`] behind [`Live`], the handshake timeout, the oldest version of TLS
 //! - **place** in the accept stack, inside PROXY protocol and connection limits, around L4 authorization and HTTP
 
 use std::future::Future;
@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tower_layer::Layer;
 use tower_service::Service;
-use towpath_gateway_core::{Accepted, BoxIo, Connection, Leash, Live, Prefixed};
+use towpath_gateway_core::{Accepted, BoxIo, Connection, Leash, Live, Prefixed, TlsVersion};
 use towpath_hello::Hello;
 
 use crate::facts::facts;
@@ -79,7 +79,9 @@ impl AcceptLayer {
     /// the mesh is known by its protocols, which begin with `istio`; a client that is silent for 5 seconds is taken for one of
     /// plaintext that waits for the server to speak.
     pub fn new(identity: Identity, mode: Live<MtlsMode>) -> Self {
-        Self { gate: Gate { identity, mode, timeout: HANDSHAKE_TIMEOUT, refusals: Refusals::new() } }
+        let minimum = Live::new(TlsVersion::Tls12);
+        let (timeout, refusals) = (HANDSHAKE_TIMEOUT, Refusals::new());
+        Self { gate: Gate { identity, mode, timeout, refusals, minimum } }
     }
 
     /// How long a connection may take from its acceptance to the end of its handshake, or to its first byte of
@@ -87,6 +89,14 @@ impl AcceptLayer {
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.gate.timeout = timeout;
+        self
+    }
+
+    /// The oldest version of TLS that is spoken with clients, at the time a connection comes in. TLS 1.2 unless told otherwise
+    /// (Istio, `meshMTLS.minProtocolVersion`): peers that know 1.3 speak that all the same.
+    #[must_use]
+    pub fn minimum_version(mut self, version: Live<TlsVersion>) -> Self {
+        self.gate.minimum = version;
         self
     }
 
@@ -202,13 +212,14 @@ struct Gate {
     mode: Live<MtlsMode>,
     timeout: Duration,
     refusals: Refusals,
+    minimum: Live<TlsVersion>,
 }
 
 impl Gate {
     /// `None` if the connection is over.
     async fn open(self, accepted: Accepted) -> Option<Opened> {
         let peer = accepted.connection.peer;
-        let opened = timeout(self.timeout, enter(&self.identity, &self.mode, accepted)).await;
+        let opened = timeout(self.timeout, enter(&self, accepted)).await;
         match opened.unwrap_or(Err(Refused::Timeout)) {
             Ok(opened) => opened,
             Err(refused) => {
@@ -220,11 +231,8 @@ impl Gate {
     }
 }
 
-async fn enter(
-    identity: &Identity,
-    mode: &Live<MtlsMode>,
-    accepted: Accepted,
-) -> Result<Option<Opened>, Refused> {
+async fn enter(gate: &Gate, accepted: Accepted) -> Result<Option<Opened>, Refused> {
+    let Gate { identity, mode, minimum, .. } = gate;
     let Accepted { mut io, connection } = accepted;
     let patience = if mode.load().takes_plaintext() { SILENCE } else { Duration::MAX };
     let (first, bytes) = sniff(&mut io, patience).await.map_err(Refused::Handshake)?;
@@ -244,18 +252,18 @@ async fn enter(
         let connection = Connection { passed_name: hello.server_name, passed_through: true, ..connection };
         return Ok(Some((Accepted { io: Box::new(io), connection }, None)));
     }
-    terminate(identity, &hello, io, connection).await.map(Some)
+    terminate(identity, (&hello, **minimum.load()), io, connection).await.map(Some)
 }
 
 async fn terminate(
     identity: &Identity,
-    hello: &Hello,
+    (hello, minimum): (&Hello, TlsVersion),
     io: Prefixed<BoxIo>,
     mut connection: Connection,
 ) -> Result<Opened, Refused> {
     let changed = identity.changed();
     let credential = identity.valid_at(SystemTime::now())?;
-    let acceptor = TlsAcceptor::from(credential.settings().server_for(hello));
+    let acceptor = TlsAcceptor::from(credential.settings().server_for(hello, minimum));
     let stream = acceptor.accept(io).await.map_err(Refused::Handshake)?;
     let session = stream.get_ref().1;
     let tls = facts(

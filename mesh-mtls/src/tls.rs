@@ -4,8 +4,9 @@ use std::sync::{Arc, LazyLock};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, ServerConfig};
-use towpath_gateway_core::Protocol;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
+use towpath_gateway_core::{Protocol, TlsVersion};
 use towpath_hello::Hello;
 
 use crate::CredentialError;
@@ -32,12 +33,34 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 
 /// The settings for both sides. Session stores belong to them: a new credential resumes no session of an older one.
 pub(crate) struct Settings {
-    server: Arc<ServerConfig>,
-    /// For clients that offer protocols of which none is ours: a server of rustls refuses them, and Envoy does not.
-    any_protocol: Arc<ServerConfig>,
+    /// For clients that speak TLS 1.2 or 1.3, and for those that speak 1.3.
+    servers: [Servers; 2],
     http1: Arc<ClientConfig>,
     http2: Arc<ClientConfig>,
     opaque: Arc<ClientConfig>,
+}
+
+struct Servers {
+    ours: Arc<ServerConfig>,
+    /// For clients that offer protocols of which none is ours: a server of rustls refuses them, and Envoy does not.
+    any_protocol: Arc<ServerConfig>,
+}
+
+impl Servers {
+    fn new(
+        versions: &[&'static SupportedProtocolVersion],
+        key: &Arc<SingleCertAndKey>,
+        verifier: &Arc<VerifyClient>,
+    ) -> Result<Self, CredentialError> {
+        let mut server = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(versions)
+            .map_err(|why| CredentialError::Tls(why.to_string()))?
+            .with_client_cert_verifier(Arc::clone(verifier) as Arc<_>)
+            .with_cert_resolver(Arc::clone(key) as Arc<_>);
+        let any_protocol = Arc::new(server.clone());
+        server.alpn_protocols = names(&ACCEPTED);
+        Ok(Self { ours: Arc::new(server), any_protocol })
+    }
 }
 
 impl Settings {
@@ -47,13 +70,10 @@ impl Settings {
         server_verifier: Arc<VerifyServer>,
     ) -> Result<Self, CredentialError> {
         let resolver = Arc::new(SingleCertAndKey::from(key));
-        let mut server = ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .map_err(|why| CredentialError::Tls(why.to_string()))?
-            .with_client_cert_verifier(client_verifier)
-            .with_cert_resolver(resolver.clone());
-        let any_protocol = server.clone();
-        server.alpn_protocols = names(&ACCEPTED);
+        let servers = [
+            Servers::new(&[&TLS13, &TLS12], &resolver, &client_verifier)?,
+            Servers::new(&[&TLS13], &resolver, &client_verifier)?,
+        ];
         let mut http1 = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|why| CredentialError::Tls(why.to_string()))?
@@ -64,28 +84,21 @@ impl Settings {
         http1.alpn_protocols = names(&OFFERED_HTTP1);
         http2.alpn_protocols = names(&OFFERED_HTTP2);
         opaque.alpn_protocols = names(&OFFERED_OPAQUE);
-        Ok(Self {
-            server: Arc::new(server),
-            any_protocol: Arc::new(any_protocol),
-            http1: Arc::new(http1),
-            http2: Arc::new(http2),
-            opaque: Arc::new(opaque),
-        })
+        Ok(Self { servers, http1: Arc::new(http1), http2: Arc::new(http2), opaque: Arc::new(opaque) })
     }
 
-    /// For a client with this hello.
-    pub(crate) fn server_for(&self, hello: &Hello) -> Arc<ServerConfig> {
-        let settings = if hello.protocols.is_empty() || hello.offers(&ACCEPTED) {
-            &self.server
-        } else {
-            &self.any_protocol
-        };
-        Arc::clone(settings)
+    /// For a client with this hello, by no older version of TLS than this.
+    pub(crate) fn server_for(&self, hello: &Hello, minimum: TlsVersion) -> Arc<ServerConfig> {
+        let [both, newest] = &self.servers;
+        let servers = if minimum == TlsVersion::Tls12 { both } else { newest };
+        let ours = hello.protocols.is_empty() || hello.offers(&ACCEPTED);
+        Arc::clone(if ours { &servers.ours } else { &servers.any_protocol })
     }
 
     #[cfg(test)]
     pub(crate) fn server(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.server)
+        let [both, _] = &self.servers;
+        Arc::clone(&both.ours)
     }
 
     pub(crate) fn client(&self, protocol: Protocol) -> Arc<ClientConfig> {

@@ -2,8 +2,9 @@
 //!
 //! - **reads** the connection's addresses, verified identity and server name, whenever the policies change
 //! - **writes** nothing
-//! - **ends a connection** on which the new policies let nothing pass any more, also after an upgrade of its protocol; one that carries no HTTP also when a CUSTOM
-//!   policy matches whose provider was not asked about it: its client may come again, and is asked about then
+//! - **ends a connection** on which the new policies let nothing pass any more, also after an upgrade of its protocol; one that
+//!   carries no HTTP also when a CUSTOM policy matches whose provider was not asked about it: its client may come again, and
+//!   is asked about then
 //! - **settings** live [`AuthorizationPolicies`], and the [`Changes`] by which it hears of new ones
 //! - **place** in the accept stack, after TLS has proved the identity. Requests on connections that stay are held to the new
 //!   policies by [`AuthorizeLayer`](crate::AuthorizeLayer)

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use towpath_gateway_core::SpiffeId;
+use towpath_gateway_core::{SpiffeId, TlsVersion};
 use towpath_routing::{Normalization, PathNormalization};
 
 use crate::backend::Backends;
@@ -18,7 +18,7 @@ use crate::objects::{Objects, Stored};
 use crate::peer::Peers;
 use crate::request_authentication::Authentications;
 use crate::resources::gateway::GatewaySpec;
-use crate::resources::towpath::NormalizationSpec;
+use crate::resources::towpath::{NormalizationSpec, TlsProtocolSpec};
 use crate::retry_budget::RetryBudgets;
 use crate::scope::Place;
 use crate::snapshot::Kept;
@@ -157,6 +157,10 @@ impl Word {
                 .and_then(|spec| spec.remote_jwks.as_ref())
                 .is_some_and(|spec| spec.allow_private_addresses),
             federation: Vec::new(),
+            min_tls_version: match spec.and_then(|spec| spec.mesh_mtls.as_ref()?.min_protocol_version) {
+                Some(TlsProtocolSpec::Tls13) => TlsVersion::Tls13,
+                Some(TlsProtocolSpec::Tls12 | TlsProtocolSpec::Auto) | None => TlsVersion::Tls12,
+            },
             outbound_traffic_policy: spec
                 .and_then(|spec| spec.outbound_traffic_policy.as_ref())
                 .map(|spec| spec.mode)

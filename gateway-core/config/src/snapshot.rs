@@ -8,7 +8,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use towpath_auth::{AuthorizationPolicies, ExternalAuth, RequestAuthentications};
-use towpath_gateway_core::{Backend, SpiffeId, Transport, TrustDomain};
+use towpath_gateway_core::{Backend, SpiffeId, TlsVersion, Transport, TrustDomain};
 use towpath_mesh_mtls::{MtlsMode, TrustBundle};
 use towpath_routing::{self as routing, Hostname, Normalization, PathNormalization};
 
@@ -131,6 +131,8 @@ pub struct MeshSettings {
     pub private_jwks: bool,
     /// Foreign trust domains, and who vouches for their identities.
     pub federation: Vec<TrustBundle>,
+    /// The oldest version of TLS that workloads take from each other (Istio, `meshMTLS.minProtocolVersion`).
+    pub min_tls_version: TlsVersion,
     /// What becomes of captured connections to addresses that no Service has.
     pub outbound_traffic_policy: OutboundTrafficPolicy,
     /// Proxies in front of gateways whose `X-Forwarded-For` is believed.
@@ -170,6 +172,7 @@ impl Default for MeshSettings {
             default_deny: false,
             private_jwks: false,
             federation: Vec::new(),
+            min_tls_version: TlsVersion::Tls12,
             outbound_traffic_policy: OutboundTrafficPolicy::default(),
             trusted_proxies: 0,
         }

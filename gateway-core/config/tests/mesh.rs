@@ -208,3 +208,24 @@ fn the_port_map_may_not_name_what_is_not_there() {
         ]
     );
 }
+
+#[test]
+fn the_oldest_version_of_tls_is_the_mesh_s() {
+    for (spec, version) in [
+        ("{}", Some("TLSv1.2")),
+        ("{meshMTLS: {}}", Some("TLSv1.2")),
+        ("{meshMTLS: {minProtocolVersion: TLS_AUTO}}", Some("TLSv1.2")),
+        ("{meshMTLS: {minProtocolVersion: TLSV1_3}}", Some("TLSv1.3")),
+        ("{meshMTLS: {minProtocolVersion: TLSV1_1}}", None),
+    ] {
+        let mesh = format!(
+            "apiVersion: towpath.dev/v1alpha1\nkind: Mesh\nmetadata: {{name: mesh}}\nspec: {spec}\n---\n"
+        );
+        let snapshot = compiled(&[WORLD, &mesh], &sidecar("shop/pages-0", ""));
+        let told = problems(&snapshot);
+        match version {
+            Some(version) => assert_eq!(snapshot.mesh.min_tls_version.as_str(), version, "{spec} {told:?}"),
+            None => assert!(told.iter().any(|problem| problem.contains("TLSV1_3")), "{told:?}"),
+        }
+    }
+}

@@ -20,8 +20,8 @@ use tokio::net::TcpListener;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use towpath_config::{GivenWorkload, Options, Role, Source, compile};
 use towpath_gateway_core::{
-    Accepted, Body, Connected, Connection, Destination, Endpoint, Fault, HttpService, Protocol, Request,
-    Response, SpiffeId, TrustDomain, Workload,
+    Accepted, Body, Connected, Connection, Destination, Endpoint, Fault, HttpService, Live, Protocol,
+    Request, Response, SpiffeId, TlsVersion, TrustDomain, Workload,
 };
 use towpath_mesh_mtls::{Credential, Identity, OriginateLayer, Refusals, TrustBundle};
 use towpath_observability::{AccessLog, Metrics, ProcessFacts};
@@ -286,6 +286,7 @@ async fn served(entry: &Value, authority: &Mesh) -> Value {
         program,
         identity: Some(server.clone()),
         refusals: Refusals::new(),
+        min_tls_version: Live::new(TlsVersion::Tls12),
         limits: Limits::mesh(),
         drain: drain.clone(),
         patience: Duration::from_secs(1),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tower::{Layer, ServiceBuilder};
 use towpath_auth::AuthorizationPolicies;
 use towpath_config::{ClientValidationMode, Duty, EdgeTls, Guard, Listener, StreamTls};
-use towpath_gateway_core::{HttpService, Live};
+use towpath_gateway_core::{HttpService, Live, TlsVersion};
 use towpath_mesh_mtls::{AcceptLayer, Identity, MtlsMode, Refusals};
 use towpath_routing::{self as routing, FlowRoutes, Normalization, Routes};
 use towpath_server::{
@@ -61,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) program: Program,
     pub(crate) identity: Option<Identity>,
     pub(crate) refusals: Refusals,
+    // Of TLS in the mesh, the oldest.
+    pub(crate) min_tls_version: Live<TlsVersion>,
     pub(crate) limits: Limits,
     // Of the connections that this is given to: the listener's own below the process's.
     pub(crate) drain: Drain,
@@ -321,6 +323,7 @@ impl Shared {
         let identity = self.identity.clone().unwrap_or_else(Identity::pending);
         AcceptLayer::new(identity, mode)
             .handshake_timeout(self.limits.handshake_timeout)
+            .minimum_version(self.min_tls_version.clone())
             .count_in(self.refusals.clone())
     }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use towpath_config::{Snapshot, Source, compile};
-use towpath_gateway_core::Live;
+use towpath_gateway_core::{Live, TlsVersion};
 use towpath_mesh_mtls::Refusals;
 use towpath_observability::{AccessLog, Admin, Metrics, ProcessFacts, Readiness};
 use towpath_server::{Drain, Limits, Workers};
@@ -57,6 +57,7 @@ struct Process {
     drain: Drain,
     resources: Resources,
     identity: Option<towpath_mesh_mtls::Identity>,
+    min_tls_version: Live<TlsVersion>,
     snapshot: Option<Snapshot>,
     listeners: Option<Listeners>,
     fetchers: Fetchers,
@@ -89,6 +90,7 @@ impl Process {
             drain,
             resources,
             identity,
+            min_tls_version: Live::new(TlsVersion::Tls12),
             snapshot,
             listeners,
             fetchers: Fetchers::default(),
@@ -162,8 +164,9 @@ impl Process {
         compile(source, &options, self.snapshot.as_ref())
     }
 
-    /// Whom the mesh trusts, by a configuration that is to be in force.
+    /// Whom the mesh trusts and how it speaks, by a configuration that is to be in force.
     fn trust(&self, snapshot: &Snapshot) {
+        self.min_tls_version.store(snapshot.mesh.min_tls_version);
         if let Some(identity) = &self.identity {
             identity.set_trust(&snapshot.mesh.trust_domain_aliases, &snapshot.mesh.federation);
         }
@@ -186,6 +189,7 @@ impl Process {
             program: self.program,
             identity: self.identity.clone(),
             refusals,
+            min_tls_version: self.min_tls_version.clone(),
             limits: limits(self.program),
             drain: self.drain.clone(),
             patience: Duration::from_secs(self.args.drain),

@@ -410,3 +410,33 @@ async fn a_connection_lives_for_as_long_as_a_root_vouches_for_its_client() {
     assert!(end.is_empty());
     serving.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn tls_1_2_is_spoken_where_the_listener_says_so() {
+    let authority = Authority::new();
+    let older = {
+        let mut config = ClientConfig::builder_with_provider(crate::tls::provider())
+            .with_protocol_versions(&[&version::TLS12])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(crate::verifier::VerifyServer::new(
+                authority.bundle(),
+            )))
+            .with_client_cert_resolver(Arc::clone(&web(&authority).client_auth_cert_resolver));
+        config.alpn_protocols = vec![b"istio".to_vec()];
+        Arc::new(config)
+    };
+    let minimum = Live::new(TlsVersion::Tls12);
+    let layer = layer(&reviews(&authority), MtlsMode::Strict).minimum_version(minimum.clone());
+    for (oldest, older_taken) in
+        [(TlsVersion::Tls12, true), (TlsVersion::Tls13, false), (TlsVersion::Tls12, true)]
+    {
+        // Without a new listener.
+        minimum.store(oldest);
+        let (seen, _) = accept(&layer, 1 << 16, async |io| dial(Arc::clone(&older), io).await).await;
+        assert_eq!(seen.is_some(), older_taken, "{oldest:?}");
+        let (seen, _) = accept(&layer, 1 << 16, async |io| dial(web(&authority), io).await).await;
+        let tls = seen.unwrap().connection.tls.clone().unwrap();
+        assert_eq!(tls.version, TlsVersion::Tls13, "whoever knows 1.3 speaks it");
+    }
+}

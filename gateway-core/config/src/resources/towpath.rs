@@ -27,6 +27,8 @@ pub(crate) struct MeshSpec {
     #[serde(default)]
     pub(crate) extension_providers: Vec<ExtensionProviderSpec>,
     pub(crate) remote_jwks: Option<RemoteJwksSpec>,
+    #[serde(rename = "meshMTLS")]
+    pub(crate) mesh_mtls: Option<MeshMtlsSpec>,
     #[serde(default)]
     pub(crate) federation: Vec<FederationSpec>,
     pub(crate) outbound_traffic_policy: Option<OutboundTrafficPolicySpec>,
@@ -34,6 +36,24 @@ pub(crate) struct MeshSpec {
     pub(crate) strict: bool,
     #[serde(default)]
     pub(crate) default_deny: bool,
+}
+
+/// Istio, `MeshConfig.TLSConfig`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct MeshMtlsSpec {
+    pub(crate) min_protocol_version: Option<TlsProtocolSpec>,
+}
+
+/// Istio, `MeshConfig.TLSConfig.TLSProtocol`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(crate) enum TlsProtocolSpec {
+    #[serde(rename = "TLS_AUTO")]
+    Auto,
+    #[serde(rename = "TLSV1_2")]
+    Tls12,
+    #[serde(rename = "TLSV1_3")]
+    Tls13,
 }
 
 /// A foreign trust domain, and who vouches for its identities.
