@@ -9,7 +9,7 @@ use http::StatusCode;
 use tower::ServiceBuilder;
 use towpath_auth::{AuthorizationPolicies, Http};
 use towpath_config::{Duty, Listener};
-use towpath_gateway_core::{Connection, HttpService, Live, TlsVersion};
+use towpath_gateway_core::{Connection, HttpService, Live};
 use towpath_mesh_mtls::MtlsMode;
 use towpath_server::{ConnectionService, Serve, Tunnels};
 
@@ -57,8 +57,7 @@ impl Hbone {
         let ports: HashMap<u16, Inside> = self.ports.iter().map(inside).collect();
         let tunnels = Tunnels::new(move |target, connection| opened(&ports, target, connection));
         let serve = Serve::new(HttpService::new(tunnels), shared.limits, shared.drain.clone());
-        // As ztunnel and Istio's waypoints have it.
-        let accept = shared.accept(Live::new(MtlsMode::Strict)).minimum_version(Live::new(TlsVersion::Tls13));
+        let accept = shared.accept(Live::new(MtlsMode::Strict));
         ConnectionService::new(ServiceBuilder::new().layer(accept).service(serve))
     }
 }
