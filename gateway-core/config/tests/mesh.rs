@@ -226,7 +226,7 @@ fn the_oldest_version_of_tls_is_the_mesh_s() {
         match version {
             Some(version) => assert_eq!(snapshot.mesh.min_tls_version.as_str(), version, "{spec} {told:?}"),
             None => {
-                assert!(told.iter().any(|problem| problem.contains("unknown value `TLSV1_1`")), "{told:?}")
+                assert!(told.iter().any(|problem| problem.contains("unknown value `TLSV1_1`")), "{told:?}");
             }
         }
     }
