@@ -103,17 +103,20 @@ fn a_server_that_speaks_first_is_heard_at_once_and_policies_know_who_asks() {
 #[test]
 fn where_nothing_is_said_of_a_port_the_first_bytes_tell() {
     let world = world("{name: main, port: 7000, targetPort: 7000}", "PERMISSIVE");
-    let mut stream = TcpStream::connect(world.inbound).unwrap();
-    stream.write_all(b"\x01ping").unwrap();
-    let mut bytes = [0; 11];
-    stream.read_exact(&mut bytes).unwrap();
-    assert_eq!(&bytes, b"hello\n\x01ping");
-    // HTTP is HTTP: what is no answer of that kind is told so.
-    let mut stream = TcpStream::connect(world.inbound).unwrap();
-    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+    // At the server's sidecar, and at the client's, which asks the server's by mTLS.
+    for at in [world.inbound, world.outbound] {
+        let mut stream = TcpStream::connect(at).unwrap();
+        stream.write_all(b"\x01ping").unwrap();
+        let mut bytes = [0; 11];
+        stream.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"hello\n\x01ping");
+        // HTTP is HTTP: what is no answer of that kind is told so.
+        let mut stream = TcpStream::connect(at).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+    }
     assert!(support::connects(world.app));
 }
 

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use support::{MeshDir, Running, free, get, pod, policy, service, wait_for};
+use support::{MeshDir, Running, ambient_pod, free, get, pod, policy, service, wait_for};
 
 const PORT: &str = "{name: http, port: 80, targetPort: 80}";
 
@@ -37,15 +37,7 @@ fn what_goes_through_a_tunnel_is_held_to_later_policies() {
     let _application = Running::start(&["service", "--listen", &application.to_string()]);
     wait_for("the application", || get(application, "/").is_some());
     let at = SocketAddr::new(tunnels.ip(), 80);
-    let ambient = pod("shop", "app")
-        .replace("security.istio.io/tlsMode: istio", "networking.istio.io/tunnel: http")
-        .replace(
-            "spec: {",
-            &format!(
-                "spec: {{containers: [{{ports: [{{name: hbone, containerPort: {}}}]}}], ",
-                tunnels.port()
-            ),
-        );
+    let ambient = ambient_pod("shop", "app", tunnels.port());
     let strict = policy("PeerAuthentication", "shop", "strict", "{mtls: {mode: STRICT}}");
     let pods = [ambient, pod("shop", "web"), pod("shop", "books"), service("shop", "app", PORT, at), strict];
     let mesh = MeshDir::new(&pods.concat());

@@ -11,7 +11,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 
 use process::{Envoy, inbound, outbound, program, tunnels_in, tunnels_out};
-use support::{Answer, Identities, MeshDir, free, get, pod, policy, service, wait_for};
+use support::{Answer, Identities, MeshDir, ambient_pod, free, get, pod, policy, service, wait_for};
 
 /// Answers every request with the head that it has.
 fn mirror() -> SocketAddr {
@@ -180,12 +180,7 @@ fn the_sidecar_sends_tunnels_to_envoy() {
     let Some(program) = program() else { return };
     let (app, at) = (mirror(), free());
     let mesh = mesh(SocketAddr::new(at.ip(), 80), "STRICT");
-    let ambient = pod("shop", "app")
-        .replace("security.istio.io/tlsMode: istio", "networking.istio.io/tunnel: http")
-        .replace(
-            "spec: {",
-            &format!("spec: {{containers: [{{ports: [{{name: hbone, containerPort: {}}}]}}], ", at.port()),
-        );
+    let ambient = ambient_pod("shop", "app", at.port());
     let rest = service("shop", "app", PORT, SocketAddr::new(at.ip(), 80)) + &pod("shop", "web");
     mesh.write("resources.yaml", &(ambient + &rest));
     let (listener, cluster) = tunnels_in(&mesh, "shop/app", at, app);
@@ -214,15 +209,7 @@ fn the_sidecar_sends_tunnels_to_envoy() {
 /// The same authority, with the pod's tunnel elsewhere.
 fn mesh_with_tunnel(mesh: &MeshDir, tunnel: SocketAddr) -> MeshDir {
     let other = self::mesh(SocketAddr::new(tunnel.ip(), 80), "STRICT");
-    let ambient = pod("shop", "app")
-        .replace("security.istio.io/tlsMode: istio", "networking.istio.io/tunnel: http")
-        .replace(
-            "spec: {",
-            &format!(
-                "spec: {{containers: [{{ports: [{{name: hbone, containerPort: {}}}]}}], ",
-                tunnel.port()
-            ),
-        );
+    let ambient = ambient_pod("shop", "app", tunnel.port());
     let rest = service("shop", "app", PORT, SocketAddr::new(tunnel.ip(), 80)) + &pod("shop", "web");
     other.write("resources.yaml", &(ambient + &rest));
     let credential = other.dir.path().join("shop/web");

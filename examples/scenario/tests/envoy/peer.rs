@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 
 use super::process::program;
-use super::support::{MeshDir, free, get, pod, service};
+use super::support::{MeshDir, ambient_pod, free, get, pod, service};
 use super::{PORT, answer, header, mesh, mirror};
 
 /// A part that the program plays, ended with its handle.
@@ -151,12 +151,7 @@ fn the_peer_sends_tunnels() {
 fn the_peer_takes_tunnels() {
     let (app, at) = (mirror(), local());
     let mesh = mesh(SocketAddr::new(at.ip(), 80), "STRICT");
-    let ambient = pod("shop", "app")
-        .replace("security.istio.io/tlsMode: istio", "networking.istio.io/tunnel: http")
-        .replace(
-            "spec: {",
-            &format!("spec: {{containers: [{{ports: [{{name: hbone, containerPort: {}}}]}}], ", at.port()),
-        );
+    let ambient = ambient_pod("shop", "app", at.port());
     let rest = service("shop", "app", PORT, SocketAddr::new(at.ip(), 80)) + &pod("shop", "web");
     mesh.write("resources.yaml", &(ambient + &rest));
     let port = forwarded(app).to_string();

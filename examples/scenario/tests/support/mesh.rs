@@ -59,6 +59,14 @@ pub fn pod(namespace: &str, account: &str) -> String {
     )
 }
 
+/// The same of an ambient mesh: it is reached by tunnels at this port.
+pub fn ambient_pod(namespace: &str, account: &str, tunnels: u16) -> String {
+    let ports = format!("spec: {{containers: [{{ports: [{{name: hbone, containerPort: {tunnels}}}]}}], ");
+    pod(namespace, account)
+        .replace("security.istio.io/tlsMode: istio", "networking.istio.io/tunnel: http")
+        .replace("spec: {", &ports)
+}
+
 /// A Service of one pod of the mesh, with its port as it is written, at an address.
 pub fn service(namespace: &str, account: &str, port: &str, at: SocketAddr) -> String {
     let name =

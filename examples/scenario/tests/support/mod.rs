@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-pub use mesh::{Identities, MeshDir, Sidecar, pod, policy, service};
+pub use mesh::{Identities, MeshDir, Sidecar, ambient_pod, pod, policy, service};
 use tempfile::TempDir;
 pub use world::{World, send, service_of};
 
