@@ -1,6 +1,6 @@
 //! Backends: endpoints with the way in which each is spoken to.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use towpath_gateway_core::{
     Backend, Balance, Endpoint, Load, Locality, Protocol, SpiffeId, TlsServer, Transport, TrustDomain,
     Workload,
 };
-use towpath_mesh_mtls::MtlsMode;
+use towpath_mesh_mtls::{MtlsMode, TrustBundle};
 
 use crate::backend_tls::TlsPolicies;
 use crate::client_certificate::ClientCertificate;
@@ -213,7 +213,9 @@ impl<'a> Backends<'a> {
     ) -> Arc<Backend> {
         let name: Arc<str> = backend_name(&service.name, port.port).into();
         let (mut endpoints, mut left_out) = (Vec::new(), LeftOut::default());
+        let mut strangers = BTreeSet::new();
         for candidate in candidates(&self.index, service, port) {
+            strangers.extend(candidate.mesh.as_ref().and_then(|workload| self.unknown_domain(workload)));
             let by_policy = tls.map(|server| (Transport::Tls { server: Arc::clone(server) }, None));
             let transport = match by_policy.map_or_else(|| self.transport(&candidate, carries), Ok) {
                 Ok((transport, why)) => {
@@ -236,6 +238,12 @@ impl<'a> Backends<'a> {
             }));
         }
         problems.extend(left_out.problem(service, port.port));
+        problems.extend(strangers.iter().map(|domain| {
+            let message = format!(
+                "workloads of it are of the trust domain `{domain}`, which the Mesh names nowhere: no connection to them is made"
+            );
+            service.warning(None, message).suggest("add it to `federation` in the Mesh")
+        }));
         let backend = Backend::new(name, Balance::default(), endpoints);
         Arc::new(backend.with_retry_budget(self.budgets.of(&service.name)))
     }
@@ -280,6 +288,14 @@ impl<'a> Backends<'a> {
             Some(domain) => domain.parse().ok().iter().filter_map(id).collect(),
             None => self.mesh.trust_domains().filter_map(id).collect(),
         }
+    }
+
+    /// The domain that the workload is said to be of, if nobody vouches for it.
+    fn unknown_domain(&self, workload: &MeshWorkload) -> Option<String> {
+        let domain = workload.labels.get(TRUST_DOMAIN_LABEL)?;
+        let federated = self.mesh.federation.iter().map(TrustBundle::domain);
+        let known = self.mesh.trust_domains().chain(federated).any(|known| known.as_str() == domain);
+        (!known).then(|| domain.clone())
     }
 
     /// The endpoint, or the equal one that is in use already.

@@ -9,6 +9,7 @@ use crate::compile::Work;
 use crate::endpoints::Facts;
 use crate::objects::Stored;
 use crate::resources::core::Service;
+use crate::service_routes::ServiceRoutes;
 use crate::sidecar::take_in;
 use crate::{Capture, Duty, InboundPort, Listener, StreamTls, outbound as way_out};
 
@@ -44,14 +45,14 @@ pub(crate) fn inbound(
 }
 
 /// The sockets for connections of the workload: to every port of every Service, by the addresses that clients use.
-pub(crate) fn outbound(work: &mut Work<'_>, capture: &Capture) {
+pub(crate) fn outbound(work: &mut Work<'_>, routes: &ServiceRoutes<'_>, capture: &Capture) {
     if capture.outbound.is_empty() {
         return;
     }
     let objects = work.objects;
     let (mut listeners, mut seen) = (Vec::new(), BTreeSet::new());
     for service in objects.services.values() {
-        for found in of_service(work, service) {
+        for found in of_service(work, routes, service) {
             if seen.insert(found.address) {
                 listeners.push(found);
             }
@@ -69,14 +70,14 @@ pub(crate) fn outbound(work: &mut Work<'_>, capture: &Capture) {
     }
 }
 
-fn of_service(work: &mut Work<'_>, service: &Stored<Service>) -> Vec<Listener> {
+fn of_service(work: &mut Work<'_>, routes: &ServiceRoutes<'_>, service: &Stored<Service>) -> Vec<Listener> {
     let (spec, mut found) = (&service.spec.spec, Vec::new());
     let addresses = spec.addresses();
     if addresses.is_empty() && !spec.is_headless() {
         return found;
     }
     for port in spec.ports.iter().filter(|port| port.is_tcp()) {
-        match duties(work, service, port.port, &addresses) {
+        match duties(work, routes, (service, port.port), &addresses) {
             Ok(duties) => found.extend(duties.into_iter().map(|(address, duty)| Listener {
                 name: format!("outbound:{}:{}", service.name, port.port).into(),
                 address,
@@ -95,14 +96,14 @@ fn of_service(work: &mut Work<'_>, service: &Stored<Service>) -> Vec<Listener> {
 
 fn duties(
     work: &mut Work<'_>,
-    service: &Stored<Service>,
-    port: u16,
+    routes: &ServiceRoutes<'_>,
+    (service, port): (&Stored<Service>, u16),
     addresses: &BTreeSet<IpAddr>,
 ) -> Result<Vec<(SocketAddr, Duty)>, String> {
     if service.spec.spec.is_headless() {
         return way_out::each_endpoint(work, &service.name, port);
     }
-    let duty = way_out::compile(work, &service.name, port)?;
+    let duty = way_out::compile(work, routes, &service.name, port)?;
     Ok(addresses.iter().map(|address| (SocketAddr::new(*address, port), duty.clone())).collect())
 }
 

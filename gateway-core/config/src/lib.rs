@@ -59,6 +59,7 @@ mod role;
 mod rule;
 mod scope;
 mod service_policy;
+mod service_routes;
 mod session;
 mod sidecar;
 mod snapshot;

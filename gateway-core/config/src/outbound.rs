@@ -20,18 +20,24 @@ use crate::parents::is_service;
 use crate::resources::core::ServicePort;
 use crate::resources::route::{FlowSpec, ParentRef, RouteSpec};
 use crate::rule::compile as compile_rules;
+use crate::service_routes::ServiceRoutes;
 use crate::status::{Body, item, parent};
 use crate::{Application, Duty, ObjectName, StreamTls};
 
 /// What a listener carries to a port of a Service. Routes for HTTP say what it speaks, then routes for TLS, then those for
 /// TCP, then the port itself.
-pub(crate) fn compile(work: &mut Work<'_>, name: &ObjectName, port: u16) -> Result<Duty, String> {
+pub(crate) fn compile(
+    work: &mut Work<'_>,
+    routes: &ServiceRoutes<'_>,
+    name: &ObjectName,
+    port: u16,
+) -> Result<Duty, String> {
     let target = Target::find(work, name, port)?;
-    let requests = request_routes(work, &target);
+    let requests = request_routes(work, routes, &target);
     if !requests.is_empty() {
         return Ok(target.duty(work, requests, Vec::new(), StreamTls::Opaque));
     }
-    let (flows, tls) = flow_routes(work, &target);
+    let (flows, tls) = flow_routes(work, routes, &target);
     if !flows.is_empty() {
         return Ok(target.duty(work, requests, flows, tls));
     }
@@ -199,12 +205,12 @@ impl<T> Sides<T> {
     }
 }
 
-fn request_routes(work: &mut Work<'_>, target: &Target<'_>) -> Vec<Route> {
-    let (objects, mut sides) = (work.objects, Sides::new());
-    for route in objects.http_routes.values() {
+fn request_routes(work: &mut Work<'_>, routes: &ServiceRoutes<'_>, target: &Target<'_>) -> Vec<Route> {
+    let mut sides = Sides::new();
+    for route in routes.http(target.service) {
         file(work, route, target, &mut sides);
     }
-    for route in objects.grpc_routes.values() {
+    for route in routes.grpc(target.service) {
         file(work, route, target, &mut sides);
     }
     sides.in_force()
@@ -236,9 +242,13 @@ fn file<M: Match>(
 }
 
 /// The routes of layer 4 for the port, and what is done about TLS for them.
-fn flow_routes(work: &mut Work<'_>, target: &Target<'_>) -> (Vec<FlowRoute>, StreamTls) {
-    let (objects, mut sides) = (work.objects, Sides::new());
-    for route in objects.tls_routes.values() {
+fn flow_routes(
+    work: &mut Work<'_>,
+    routes: &ServiceRoutes<'_>,
+    target: &Target<'_>,
+) -> (Vec<FlowRoute>, StreamTls) {
+    let mut sides = Sides::new();
+    for route in routes.tls(target.service) {
         file_flow(work, route, target, &mut sides);
     }
     let by_name = sides.in_force();
@@ -246,7 +256,7 @@ fn flow_routes(work: &mut Work<'_>, target: &Target<'_>) -> (Vec<FlowRoute>, Str
         return (by_name, StreamTls::Passthrough);
     }
     let mut sides = Sides::new();
-    for route in objects.tcp_routes.values() {
+    for route in routes.tcp(target.service) {
         file_flow(work, route, target, &mut sides);
     }
     (sides.in_force(), StreamTls::Opaque)

@@ -8,6 +8,7 @@ use towpath_mesh_mtls::MtlsMode;
 use crate::compile::Work;
 use crate::endpoints::{Facts, application, protocol};
 use crate::scope::Place;
+use crate::service_routes::ServiceRoutes;
 use crate::unmet::{self, Offered};
 use crate::{Application, Duty, InboundPort, Listener, Problem, capture, outbound};
 
@@ -33,13 +34,14 @@ pub(crate) fn compile(work: &mut Work<'_>, inbound: &[InboundPort]) {
     if let Some(address) = work.options.hbone.filter(|_| !taken.is_empty()) {
         work.listeners.push(Listener { name: "hbone".into(), address, duty: Duty::Hbone { inbound: taken } });
     }
+    let routes = ServiceRoutes::of(work.objects);
     let mut entries: Vec<_> = work.options.port_map.iter().flat_map(crate::PortMap::iter).collect();
     entries.sort();
     for (name, port, address) in entries {
         if work.objects.gateways.contains_key(name) {
             continue;
         }
-        match outbound::compile(work, name, port) {
+        match outbound::compile(work, &routes, name, port) {
             Ok(duty) => {
                 work.listeners.push(Listener {
                     name: format!("outbound:{name}:{port}").into(),
@@ -53,7 +55,7 @@ pub(crate) fn compile(work: &mut Work<'_>, inbound: &[InboundPort]) {
         }
     }
     if let Some(capture) = capture {
-        capture::outbound(work, capture);
+        capture::outbound(work, &routes, capture);
     }
 }
 

@@ -44,3 +44,21 @@ fn what_cannot_be_trusted_is_told_and_the_rest_holds() {
         problems(&snapshot)
     );
 }
+
+#[test]
+fn a_workload_of_a_domain_that_nobody_vouches_for_is_told_of() {
+    let mesh = "apiVersion: towpath.dev/v1alpha1\nkind: Mesh\nmetadata: {name: mesh}\nspec:\n  trustDomain: own.example\n  federation: [{trustDomain: good.example, caCertificateRefs: [{name: good}]}]\n---\n";
+    let maps = authorities("istio-system", "good", &root());
+    for (domain, told) in [("own.example", false), ("good.example", false), ("other.example", true)] {
+        let label =
+            format!("app: pages, towpath.dev/trust-domain: {domain}, security.istio.io/tlsMode: istio");
+        let world = WORLD.replace("app: pages, security.istio.io/tlsMode: istio", &label);
+        let options = sidecar("shop/ratings-vm", "shop/pages:9080=127.0.0.1:15101");
+        let snapshot = compiled(&[&world, mesh, &maps], &options);
+        let found = problems(&snapshot);
+        let is_there = found.iter().any(|problem| problem.contains("which the Mesh names nowhere"));
+        assert_eq!(is_there, told, "{domain}: {found:?}");
+        let json = snapshot.to_json().to_string();
+        assert!(json.contains(&format!("spiffe://{domain}/ns/shop/sa/pages")), "{json}");
+    }
+}
