@@ -29,6 +29,7 @@ mod client_validation;
 mod compile;
 mod crossing;
 mod document;
+mod duty;
 mod edge;
 mod edge_services;
 mod endpoints;
@@ -70,14 +71,15 @@ mod topology;
 mod unmet;
 
 pub use compile::{Capture, GivenWorkload, Options, compile};
+pub use duty::{
+    Application, ClientValidation, ClientValidationMode, Duty, EdgeCertificate, EdgeTls, Guard, Listener,
+    OutboundTrafficPolicy, StreamTls,
+};
 pub use json::rule_settings;
 pub use migrate::{Finding, Loss, Migration, migrate};
 pub use problem::{Position, Problem, Severity};
 pub use request_authentication::RemoteJwks;
 pub use role::{InboundPort, ObjectName, PortMap, Role, Scenario};
-pub use snapshot::{
-    Application, ClientValidation, ClientValidationMode, Duty, EdgeCertificate, EdgeTls, Guard, Listener,
-    MeshSettings, OutboundTrafficPolicy, PlaintextHop, Snapshot, StreamTls,
-};
+pub use snapshot::{MeshSettings, PlaintextHop, Snapshot};
 pub use source::{Source, SourceError};
 pub use status::ObjectStatus;
