@@ -44,7 +44,7 @@ impl<'a> Peers<'a> {
 
     /// Ports of a workload that something is asked for by itself.
     pub(crate) fn named_ports(&self, (namespace, labels): (&str, &BTreeMap<String, String>)) -> Vec<u16> {
-        let policy = oldest(self.objects, namespace, |policy| selects(policy, labels));
+        let policy = of_workload(self.objects, &self.root, (namespace, labels));
         let ports = policy.into_iter().flat_map(|policy| policy.spec.port_level_mtls.keys());
         ports.filter_map(|port| port.parse().ok()).collect()
     }
@@ -67,7 +67,7 @@ fn asked(
     if let Some(refused) = refused(objects, root, namespace) {
         return Some(Demand { mode: MtlsMode::Strict, object: Some(refused) });
     }
-    let workload = oldest(objects, namespace, |policy| selects(policy, labels));
+    let workload = of_workload(objects, root, (namespace, labels));
     let levels = [
         workload.and_then(|policy| Some((policy, *policy.spec.port_level_mtls.get(&port.to_string())?))),
         workload.and_then(own),
@@ -85,6 +85,19 @@ fn refused(objects: &Objects, root: &str, namespace: &str) -> Option<String> {
     let refused =
         objects.refused.iter().find(|r| r.kind == "PeerAuthentication" && concerned(&r.name.namespace))?;
     Some(label(refused.kind, &refused.name))
+}
+
+/// The policy that selects a workload. In the root namespace policies are for the mesh, and a selector there is for nobody
+/// (Istio, `ComposePeerAuthentication`).
+fn of_workload<'a>(
+    objects: &'a Objects,
+    root: &str,
+    (namespace, labels): (&str, &BTreeMap<String, String>),
+) -> Option<&'a PeerAuthentication> {
+    if namespace == root {
+        return None;
+    }
+    oldest(objects, namespace, |policy| selects(policy, labels))
 }
 
 fn own(policy: &PeerAuthentication) -> Option<(&PeerAuthentication, MtlsSpec)> {

@@ -64,7 +64,10 @@ impl Condition {
             Self::SourceServiceAccount(values) => values.exclude_all(PartialEq::eq),
             Self::SourcePrincipal(values) | Self::ServerName(values) => values.exclude_all(Pattern::covers),
             Self::RequestPrincipal(values) => http && values.exclude_all(PartialEq::eq),
-            Self::Header(_, values) => http && values.exclude_all(Pattern::covers),
+            // An empty header is left out by `*` as well.
+            Self::Header(_, values) => {
+                http && values.exclude_all(|not, is| *not == Pattern::Present || not.covers(is))
+            }
             // Claims are lists: of one, an element may be taken and none left out, or the other way round.
             Self::RequestAudiences(_) | Self::RequestPresenter(_) | Self::RequestClaim(..) => false,
         }

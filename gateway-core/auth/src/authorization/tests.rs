@@ -335,6 +335,7 @@ fn conditions_look_at_headers_and_claims() {
     headers.insert("x-env", HeaderValue::from_static("prod"));
     headers.append("x-twice", HeaderValue::from_static("a"));
     headers.append("x-twice", HeaderValue::from_static("b"));
+    headers.insert("x-empty", HeaderValue::from_static(""));
     let text = |text: &str| Claim::Text(text.into());
     let claims = [
         ("iss", text("https://i")),
@@ -359,8 +360,13 @@ fn conditions_look_at_headers_and_claims() {
         (header("x-env", Values { is: pattern("*"), not: pattern("dev") }), true),
         (header("x-none", is("*")), false),
         (header("x-none", not("*")), true),
-        (header("x-twice", is("a")), false),
-        (header("x-twice", is("a,b")), true),
+        (header("x-twice", is("a")), true),
+        (header("x-twice", is("b")), true),
+        (header("x-twice", is("a,b")), false),
+        (header("x-twice", not("b")), false),
+        (header("x-empty", is("*")), true),
+        (header("x-empty", not("*")), false),
+        (header("x-empty", is("a*")), false),
         (Condition::RequestAudiences(is("a2")), true),
         (Condition::RequestAudiences(is("a3")), false),
         (Condition::RequestPresenter(is("app")), true),
