@@ -211,11 +211,16 @@ impl Identity {
             labels: metadata.labels.unwrap_or_default(),
             created: metadata.creation_timestamp.map_or(i64::MAX, |time| time.0),
             generation: metadata.generation,
-            dry_run: metadata.annotations.and_then(|a| a.dry_run).is_some_and(|dry_run| dry_run == "true"),
+            dry_run: metadata.annotations.and_then(|a| a.dry_run).is_some_and(|dry_run| is_true(&dry_run)),
             place: place.clone(),
             spec,
         })
     }
+}
+
+/// What Istio takes for true (Go, `strconv.ParseBool`).
+fn is_true(text: &str) -> bool {
+    matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True")
 }
 
 /// The widest of the rules that Kubernetes has for names (DNS subdomain, RFC 1123).

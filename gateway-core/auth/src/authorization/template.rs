@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// A path in which `{*}` stands for one segment and `{**}` for any number of characters, slashes too (Istio,
-/// `AuthorizationPolicy`, `Operation.paths`). Both stand for what a path may hold without `*`, `=`, `{` and `}`, as in Envoy.
+/// `AuthorizationPolicy`, `Operation.paths`). Both stand for what a path may hold (RFC 3986, `pchar`), as in Envoy.
 ///
 /// ```
 /// use towpath_auth::PathTemplate;
@@ -32,12 +32,14 @@ enum Piece {
 pub enum InvalidTemplate {
     /// It does not begin with a slash.
     Relative,
-    /// It holds a character that stands for itself nowhere in a template: `*`, `=`, a brace that opens no wildcard.
+    /// It holds a character that stands for itself nowhere in a template: `*`, a brace that opens no wildcard.
     Character(char),
     /// A wildcard begins in the middle of a segment, or more than a suffix of the last segment follows one.
     Place,
     /// A wildcard comes after `{**}`.
     AfterAny,
+    /// A slash follows a slash.
+    Empty,
 }
 
 impl fmt::Display for InvalidTemplate {
@@ -49,6 +51,7 @@ impl fmt::Display for InvalidTemplate {
                 "`{*}` and `{**}` are whole segments, and a suffix may follow in the last one only",
             ),
             Self::AfterAny => f.write_str("no wildcard comes after `{**}`"),
+            Self::Empty => f.write_str("no segment of a path template but the last is empty"),
         }
     }
 }
@@ -63,6 +66,9 @@ impl FromStr for PathTemplate {
         let mut segments = text.strip_prefix('/').ok_or(InvalidTemplate::Relative)?.split('/').peekable();
         while let Some(segment) = segments.next() {
             template.literal("/");
+            if segment.is_empty() && segments.peek().is_some() {
+                return Err(InvalidTemplate::Empty);
+            }
             let suffix = if let Some(suffix) = segment.strip_prefix("{**}") {
                 template.wildcard(true)?;
                 suffix
@@ -86,15 +92,15 @@ fn checked(literal: &str) -> Result<&str, InvalidTemplate> {
     if literal.contains("{*}") || literal.contains("{**}") {
         return Err(InvalidTemplate::Place);
     }
-    match literal.chars().find(|c| !u8::try_from(*c).is_ok_and(stands_for_itself)) {
+    match literal.chars().find(|c| *c == '*' || !u8::try_from(*c).is_ok_and(is_of_a_segment)) {
         Some(found) => Err(InvalidTemplate::Character(found)),
         None => Ok(literal),
     }
 }
 
-/// Characters of a segment (RFC 3986, `pchar`) without `*` and `=`.
-fn stands_for_itself(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~%!$&'()+,;:@".contains(&byte)
+/// Characters of a segment (RFC 3986, `pchar`).
+fn is_of_a_segment(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:@".contains(&byte)
 }
 
 impl PathTemplate {
@@ -134,7 +140,7 @@ impl PathTemplate {
             let left = match piece {
                 Piece::Literal(literal) => rest.strip_prefix(&**literal),
                 Piece::Segment => {
-                    let length = rest.bytes().take_while(|byte| stands_for_itself(*byte)).count();
+                    let length = rest.bytes().take_while(|byte| is_of_a_segment(*byte)).count();
                     let (segment, after) = rest.split_at(length);
                     match pieces.peek() {
                         // A suffix of the last segment.
@@ -156,7 +162,7 @@ impl PathTemplate {
             None => rest.is_empty(),
             Some(tail) => rest
                 .strip_suffix(&**tail)
-                .is_some_and(|any| any.bytes().all(|byte| byte == b'/' || stands_for_itself(byte))),
+                .is_some_and(|any| any.bytes().all(|byte| byte == b'/' || is_of_a_segment(byte))),
         }
     }
 }
@@ -174,7 +180,10 @@ mod tests {
             ("/foo/{*}", "/foo/", false),
             ("/foo/{*}", "/foo", false),
             ("/foo/{*}", "/foo/bar/", false),
-            ("/foo/{*}", "/foo/a=b", false),
+            ("/foo/{*}", "/foo/a=b;c*", true),
+            ("/foo/{*}", "/foo/a{b}", false),
+            ("/foo/{**}", "/foo/a/user=*", true),
+            ("/a=b/{*}", "/a=b/c", true),
             ("/foo/{*}/bar", "/foo/x/bar", true),
             ("/foo/{*}/bar", "/foo/x/y/bar", false),
             ("/{*}/{*}", "/a/b", true),
@@ -202,7 +211,7 @@ mod tests {
 
     #[test]
     fn what_has_no_meaning_is_refused() {
-        use InvalidTemplate::{AfterAny, Character, Place, Relative};
+        use InvalidTemplate::{AfterAny, Character, Empty, Place, Relative};
         for (template, why) in [
             ("{*}", Relative),
             ("/a{*}", Place),
@@ -212,7 +221,8 @@ mod tests {
             ("/{**}/{**}", AfterAny),
             ("/{*}/{name}", Character('{')),
             ("/{*}/*", Character('*')),
-            ("/{*}/a=b", Character('=')),
+            ("//{*}", Empty),
+            ("/{*}//a", Empty),
             ("/{*}/é", Character('é')),
         ] {
             assert_eq!(template.parse::<PathTemplate>(), Err(why), "{template}");
@@ -221,7 +231,7 @@ mod tests {
 
     /// The same by a regular expression, made as Envoy makes it.
     fn expression(template: &str) -> regex::Regex {
-        let literal = "[a-zA-Z0-9-._~%!$&'()+,;:@]";
+        let literal = "[a-zA-Z0-9-._~%!$&'()*+,;=:@]";
         let segments = regex::escape(template)
             .replace(r"\{\*\*\}", "\u{1}")
             .replace(r"\{\*\}", &format!("{literal}+"))
