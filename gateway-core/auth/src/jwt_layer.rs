@@ -112,9 +112,8 @@ fn checked<B>(rules: &RequestAuthentications, mut request: Request<B>) -> Result
 
 /// A browser asks ahead without credentials (Fetch standard, CORS-preflight request).
 fn is_preflight<B>(request: &Request<B>) -> bool {
-    *request.method() == Method::OPTIONS
-        && request.headers().contains_key(ORIGIN)
-        && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+    let says = |name| request.headers().get(name).is_some_and(|value| !value.is_empty());
+    *request.method() == Method::OPTIONS && says(ORIGIN) && says(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 fn admit(rules: &RequestAuthentications, context: &Context, parts: &mut Parts) -> Result<(), Fault> {

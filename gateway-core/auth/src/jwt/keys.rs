@@ -184,6 +184,13 @@ fn rsa(algorithm: &str) -> Option<&'static RsaParameters> {
     })
 }
 
+/// Whether some kind of key can make signatures by an algorithm of this name (RFC 7518 section 3.1, RFC 8037, RFC 9864).
+pub(super) fn is_algorithm(name: &str) -> bool {
+    rsa(name).is_some()
+        || hmac_of(name).is_some()
+        || matches!(name, "ES256" | "ES384" | "ES512" | "EdDSA" | "Ed25519")
+}
+
 fn ecdsa(curve: Curve, algorithm: &str) -> Option<&'static EcdsaVerificationAlgorithm> {
     Some(match (curve, algorithm) {
         (Curve::P256, "ES256") => &ECDSA_P256_SHA256_FIXED,

@@ -11,11 +11,12 @@ use crate::credential::{parameters_of, without};
 /// A place of a request where a token may stand (Istio, `JWTRule`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenLocation {
-    /// A header, whose value begins with this. The scheme of `Authorization` is compared without case (RFC 9110 section 11.1).
+    /// A header: the token is what comes behind this, wherever that stands in the value, and in the case that is written
+    /// here (Envoy, `JwtHeader.value_prefix`).
     Header {
         /// Its name.
         name: HeaderName,
-        /// What stands before the token.
+        /// What stands before the token; empty: the value is the token.
         prefix: Box<str>,
     },
     /// A parameter of the query.
@@ -39,17 +40,14 @@ impl TokenLocation {
         match self {
             Self::Header { name, prefix } => {
                 let lines = parts.headers.get_all(name).iter();
-                lines.filter_map(|line| behind(name, line, prefix)).map(Cow::Borrowed).collect()
+                lines.filter_map(|line| behind(line, prefix)).collect()
             }
-            Self::Param(name) => {
-                let values = parameters_of(&parts.uri, name);
-                values.filter(|value| !value.is_empty()).map(into_text).collect()
-            }
+            Self::Param(name) => parameters_of(&parts.uri, name).map(into_text).collect(),
             Self::Cookie(name) => {
                 let lines = parts.headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
                 let pairs =
                     lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-                let values = pairs.filter(|(key, value)| *key == &**name && !value.is_empty());
+                let values = pairs.filter(|(key, _)| *key == &**name);
                 values.map(|(_, value)| Cow::Borrowed(value.trim_matches('"'))).collect()
             }
         }
@@ -63,7 +61,7 @@ impl TokenLocation {
                     .headers
                     .get_all(name)
                     .iter()
-                    .filter(|line| behind(name, line, prefix).is_none())
+                    .filter(|line| behind(line, prefix).is_none())
                     .cloned()
                     .collect();
                 parts.headers.remove(name);
@@ -99,10 +97,15 @@ fn into_text(bytes: Cow<'_, [u8]>) -> Cow<'_, str> {
     }
 }
 
-/// What a header holds behind the prefix.
-fn behind<'v>(name: &HeaderName, value: &'v HeaderValue, prefix: &str) -> Option<&'v str> {
-    let value = value.to_str().ok()?;
-    let (head, rest) = value.split_at_checked(prefix.len())?;
-    let same = if *name == AUTHORIZATION { head.eq_ignore_ascii_case(prefix) } else { head == prefix };
-    (same && !rest.trim().is_empty()).then(|| rest.trim())
+/// The token behind the prefix. A place that holds none for all that is a token that is malformed.
+fn behind<'v>(value: &'v HeaderValue, prefix: &str) -> Option<Cow<'v, str>> {
+    let value = String::from_utf8_lossy(value.as_bytes());
+    if prefix.is_empty() {
+        return Some(value);
+    }
+    let of_tokens = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let (_, rest) = value.split_once(prefix)?;
+    let token =
+        rest.trim_start_matches(|c| !of_tokens(c)).split(|c| !of_tokens(c)).next().unwrap_or_default();
+    Some(Cow::Owned(token.to_owned()))
 }

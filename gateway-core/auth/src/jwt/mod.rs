@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::STANDARD;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use towpath_gateway_core::{Changes, Claim, Live, Token};
@@ -193,14 +193,32 @@ fn carry_out(rule: &JwtRule, token: &Token, payload: &str, parts: &mut Parts) {
     }
 }
 
-/// A claim in a header: strings and numbers as they are, lists and objects as JSON in base64url, as in Envoy. A string that no
-/// header may hold is left out.
+/// A claim in a header, as Envoy writes it: strings as they are, whole numbers as such and others with six digits behind the
+/// point, lists and objects as JSON in base64. An empty string, and one that no header may hold, is left out.
 fn header_value(claim: &Claim) -> Option<HeaderValue> {
     match claim {
-        Claim::Text(text) | Claim::Words(text) => HeaderValue::from_bytes(text.as_bytes()).ok(),
-        Claim::Scalar(text) => (**text != *"null").then(|| HeaderValue::from_str(text).ok())?,
+        Claim::Text(text) | Claim::Words(text) => {
+            HeaderValue::from_bytes(text.trim_matches([' ', '\t']).as_bytes())
+                .ok()
+                .filter(|value| !value.is_empty())
+        }
+        Claim::Scalar(text) => match &**text {
+            "null" => None,
+            "true" | "false" => HeaderValue::from_str(text).ok(),
+            number => HeaderValue::try_from(written(number.parse().ok()?)).ok(),
+        },
         Claim::List(_) | Claim::Map(_) => {
-            HeaderValue::try_from(URL_SAFE_NO_PAD.encode(json::value(claim).to_string())).ok()
+            // As Protocol Buffers write JSON.
+            let json = json::value(claim).to_string().replace('<', "\\u003c").replace('>', "\\u003e");
+            HeaderValue::try_from(STANDARD.encode(json)).ok()
         }
     }
 }
+
+fn written(number: f64) -> String {
+    let whole = number.fract() == 0.0 && (0.0..TOO_LARGE).contains(&number);
+    if whole { format!("{number:.0}") } else { format!("{number:.6}") }
+}
+
+/// 2^64, from which on whole numbers are written as the others are.
+const TOO_LARGE: f64 = 18_446_744_073_709_551_616.0;

@@ -9,6 +9,7 @@ use towpath_gateway_core::{Claim, Token};
 
 use super::JwtRule;
 use super::json::{Members, object, text};
+use super::keys::is_algorithm;
 
 /// Longer than a token that fits into usual limits of headers.
 const MAX_TOKEN: usize = 32 << 10;
@@ -24,7 +25,8 @@ const WORDS: [&str; 2] = ["scope", "permission"];
 pub enum Refusal {
     /// It is of an issuer that the rule is not about.
     UnknownIssuer,
-    /// It is not three pieces of base64url with JSON objects in the first two, or a name stands in one twice.
+    /// It is not three pieces of base64url with JSON objects in the first two, a name stands in one twice, a registered name
+    /// holds what it may not, or its algorithm is none that is known.
     Malformed,
     /// Its header names an extension that must be understood, and none is (RFC 7515 section 4.1.11).
     Critical,
@@ -84,14 +86,42 @@ pub(super) fn read(token: &str) -> Result<Read<'_>, Refusal> {
     if header_members.contains_key("crit") {
         return Err(Refusal::Critical);
     }
+    if !text(&header_members, "alg").is_some_and(is_algorithm) || !is_text(&header_members, "kid") {
+        return Err(Refusal::Malformed);
+    }
+    let claims = object(&decoded(payload)?).ok_or(Refusal::Malformed)?;
+    if !has_registered_types(&claims) {
+        return Err(Refusal::Malformed);
+    }
     let message = token.get(..header.len() + 1 + payload.len()).ok_or(Refusal::Malformed)?;
     Ok(Read {
         header: header_members,
-        claims: object(&decoded(payload)?).ok_or(Refusal::Malformed)?,
+        claims,
         payload,
         message: message.as_bytes(),
         signature: decoded(signature)?,
     })
+}
+
+/// Whether registered claims are of their types (RFC 7519 section 4.1). Dates are looked at with the clock.
+fn has_registered_types(claims: &Members) -> bool {
+    let strings = ["iss", "sub", "jti"].iter().all(|name| is_text(claims, name));
+    let audience = match claims.get("aud") {
+        None | Some(Claim::Text(_)) => true,
+        Some(Claim::List(list)) => list.iter().all(|member| matches!(member, Claim::Text(_))),
+        Some(_) => false,
+    };
+    let issued = claims.get("iat").is_none_or(|claim| number(claim).is_some());
+    strings && audience && issued
+}
+
+fn is_text(members: &Members, name: &str) -> bool {
+    members.get(name).is_none_or(|member| matches!(member, Claim::Text(_)))
+}
+
+fn number(claim: &Claim) -> Option<f64> {
+    let Claim::Scalar(text) = claim else { return None };
+    text.parse().ok()
 }
 
 impl<'t> Read<'t> {
@@ -135,8 +165,7 @@ impl<'t> Read<'t> {
     /// A claim that is a time (RFC 7519 section 2, `NumericDate`).
     fn date(&self, name: &str) -> Result<Option<Duration>, Refusal> {
         let Some(claim) = self.claims.get(name) else { return Ok(None) };
-        let Claim::Scalar(number) = claim else { return Err(Refusal::Malformed) };
-        let seconds: f64 = number.parse().map_err(|_| Refusal::Malformed)?;
+        let seconds = number(claim).ok_or(Refusal::Malformed)?;
         // Later than any clock is late enough.
         let far = Duration::from_secs(u64::from(u32::MAX) * 1000);
         if seconds >= far.as_secs_f64() {
