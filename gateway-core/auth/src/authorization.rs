@@ -381,8 +381,14 @@ impl PathPattern {
 /// One entry of `when`.
 #[derive(Debug, Clone)]
 pub enum Condition {
-    /// `request.headers[NAME]`. Several lines of a header are one value, joined by `,`.
+    /// `request.headers[NAME]`. Each line of a header is a value of its own.
     Header(HeaderName, Values<Pattern>),
+    /// `request.headers[:method]`, case counts.
+    Method(Values<Pattern>),
+    /// `request.headers[:authority]` or `[host]`: host with port, and here case counts.
+    Authority(Values<Pattern>),
+    /// `request.headers[:path]`: the normalized path with its query.
+    Target(Values<Pattern>),
     /// `source.ip`.
     SourceIp(Values<IpNet>),
     /// `remote.ip`.

@@ -17,6 +17,7 @@ pub(crate) fn with_facts<B, T>(
         method: request.method().as_str(),
         host: host(request.uri(), request.headers())?,
         path: request.uri().path(),
+        query: request.uri().query(),
         headers: request.headers(),
         token: context.token(),
     });

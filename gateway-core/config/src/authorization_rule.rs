@@ -1,5 +1,6 @@
 //! One rule of an `AuthorizationPolicy`: what is understood of it, and what is not.
 
+use http::header::HOST;
 use serde_saphyr::Location;
 use towpath_auth::{
     AuthorizationRule, Condition, NamespacePattern, Operation, PathPattern, Pattern, RequestPrincipal,
@@ -115,7 +116,12 @@ impl<'a> Reader<'a> {
         let (key, both) = (spec.key.value.as_str(), (&spec.values, &spec.not_values));
         let found = if let Some(rest) = key.strip_prefix("request.headers") {
             match brackets(rest).as_deref() {
+                Some([":method"]) => Ok(Condition::Method(self.values(key, both, pattern))),
+                Some([":authority"]) => Ok(Condition::Authority(self.values(key, both, pattern))),
+                Some([":path"]) => Ok(Condition::Target(self.values(key, both, pattern))),
                 Some([name]) => match name.parse() {
+                    // Envoy takes the one for the other.
+                    Ok(HOST) => Ok(Condition::Authority(self.values(key, both, pattern))),
                     Ok(name) => Ok(Condition::Header(name, self.values(key, both, pattern))),
                     Err(_) => Err(format!("`{name}` is not the name of a header")),
                 },

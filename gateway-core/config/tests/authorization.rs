@@ -319,7 +319,7 @@ fn decided(policies: &[(bool, String)], method: &str, path: &str, header: bool) 
     if header {
         headers.insert("x", http::HeaderValue::from_static("1"));
     }
-    let http = HttpFacts { method, host: None, path, headers: &headers, token: None };
+    let http = HttpFacts { method, host: None, path, query: None, headers: &headers, token: None };
     let facts = Facts { http: Http::Request(http), ..Facts::default() };
     let policies = authorization(&snapshot);
     let asked: Vec<_> = policies.custom(&facts).map(|policy| policy.name.clone()).collect();
@@ -360,7 +360,14 @@ fn by_default_deny_nobody_passes_without_identity_and_policy() {
         (mesh("defaultDeny") + &allow, false, "GET", false),
     ] {
         let snapshot = compiled(&[WORLD, &texts], &sidecar("shop/pages-0", ""));
-        let http = Http::Request(HttpFacts { method, host: None, path: "/", headers: &headers, token: None });
+        let http = Http::Request(HttpFacts {
+            method,
+            host: None,
+            path: "/",
+            query: None,
+            headers: &headers,
+            token: None,
+        });
         let facts = Facts { principal: identity.then_some(&id), http, ..Facts::default() };
         assert_eq!(authorization(&snapshot).evaluate(&facts).allowed, passes, "{texts} {identity} {method}");
     }

@@ -221,7 +221,11 @@ fn bytes(request: &Value) -> String {
     let text = |name: &str| request[name].as_str().unwrap();
     let mut head = format!("{} {} HTTP/1.1\r\nhost: {}\r\n", text("method"), text("path"), text("host"));
     for (name, value) in request["headers"].as_object().unwrap() {
-        head.extend([name, ": ", value.as_str().unwrap(), "\r\n"]);
+        // A list is of lines.
+        let lines = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        for line in lines {
+            head.extend([name, ": ", line.as_str().unwrap(), "\r\n"]);
+        }
     }
     head + "connection: close\r\n\r\n"
 }

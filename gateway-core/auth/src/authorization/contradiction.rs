@@ -65,7 +65,10 @@ impl Condition {
             Self::SourcePrincipal(values) | Self::ServerName(values) => values.exclude_all(Pattern::covers),
             Self::RequestPrincipal(values) => http && values.exclude_all(PartialEq::eq),
             // An empty header is left out by `*` as well.
-            Self::Header(_, values) => {
+            Self::Header(_, values)
+            | Self::Method(values)
+            | Self::Authority(values)
+            | Self::Target(values) => {
                 http && values.exclude_all(|not, is| *not == Pattern::Present || not.covers(is))
             }
             // Claims are lists: of one, an element may be taken and none left out, or the other way round.

@@ -48,6 +48,8 @@ pub struct HttpFacts<'a> {
     pub host: Option<&'a str>,
     /// Normalized path without query.
     pub path: &'a str,
+    /// What stands behind the `?`, as sent.
+    pub query: Option<&'a str>,
     /// Headers.
     pub headers: &'a HeaderMap,
     /// The verified token that came with it.

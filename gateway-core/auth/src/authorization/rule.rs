@@ -1,5 +1,6 @@
 //! Whether one rule of a policy holds for given facts.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use http::HeaderName;
@@ -42,6 +43,9 @@ impl Condition {
         matches!(
             self,
             Self::Header(..)
+                | Self::Method(_)
+                | Self::Authority(_)
+                | Self::Target(_)
                 | Self::RequestPrincipal(_)
                 | Self::RequestAudiences(_)
                 | Self::RequestPresenter(_)
@@ -90,6 +94,20 @@ impl Look<'_> {
         let id = facts.principal;
         match condition {
             Condition::Header(name, values) => self.header(name, values),
+            Condition::Method(values) => {
+                self.request(values, |request, pattern| present(pattern) || pattern.matches(request.method))
+            }
+            Condition::Authority(values) => self.request(values, |request, pattern| {
+                request.host.is_some_and(|host| present(pattern) || pattern.matches(host))
+            }),
+            Condition::Target(values) => {
+                let Http::Request(request) = &facts.http else { return self.without_request(values) };
+                let target = match request.query {
+                    None => Cow::Borrowed(request.path),
+                    Some(query) => Cow::Owned(format!("{}?{query}", request.path)),
+                };
+                values.hold(|pattern| present(pattern) || pattern.matches(&target))
+            }
             Condition::SourceIp(values) => self.address(values, facts.source_ip),
             Condition::RemoteIp(values) => self.address(values, facts.remote_ip),
             Condition::DestinationIp(values) => self.address(values, facts.destination_ip),
@@ -129,11 +147,7 @@ impl Look<'_> {
         // Each line is a value of its own: joined, a line beside it would hide one that is named (Envoy, from 1.37 on).
         values.hold(|pattern| {
             let mut lines = request.headers.get_all(name).iter();
-            lines.any(|line| match pattern {
-                // Istio asks for the header alone, and an empty one is there.
-                Pattern::Present => true,
-                pattern => pattern.matches(&String::from_utf8_lossy(line.as_bytes())),
-            })
+            lines.any(|line| present(pattern) || pattern.matches(&String::from_utf8_lossy(line.as_bytes())))
         })
     }
 
@@ -166,4 +180,9 @@ impl Look<'_> {
                 _ => self.action != Action::Allow,
             }
     }
+}
+
+/// Whether a header is all that is asked for: an empty one is there, too (Envoy, `HeaderMatcher.present_match`).
+fn present(pattern: &Pattern) -> bool {
+    *pattern == Pattern::Present
 }

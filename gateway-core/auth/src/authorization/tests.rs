@@ -33,7 +33,7 @@ fn when(condition: Condition) -> AuthorizationRule {
 static NO_HEADERS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
 
 fn http<'a>(method: &'a str, host: &'a str, path: &'a str) -> HttpFacts<'a> {
-    HttpFacts { method, host: Some(host), path, headers: &NO_HEADERS, token: None }
+    HttpFacts { method, host: Some(host), path, query: None, headers: &NO_HEADERS, token: None }
 }
 
 fn request<'a>(principal: Option<&'a SpiffeId>, method: &'a str, host: &'a str, path: &'a str) -> Facts<'a> {
@@ -346,7 +346,12 @@ fn conditions_look_at_headers_and_claims() {
         ("org", Claim::Map([("name".into(), text("acme"))].into())),
     ];
     let token = Token { claims: claims.into_iter().map(|(name, claim)| (name.into(), claim)).collect() };
-    let http = HttpFacts { headers: &headers, token: Some(&token), ..http("GET", "a", "/") };
+    let http = HttpFacts {
+        headers: &headers,
+        token: Some(&token),
+        query: Some("a=1"),
+        ..http("GET", "shop:80", "/")
+    };
     let facts = Facts { server_name: Some("a.b.example"), http: Http::Request(http), ..get() };
     let header = |name: &'static str, values| Condition::Header(HeaderName::from_static(name), values);
     let claim = |path: &[&str], values| {
@@ -367,6 +372,13 @@ fn conditions_look_at_headers_and_claims() {
         (header("x-empty", is("*")), true),
         (header("x-empty", not("*")), false),
         (header("x-empty", is("a*")), false),
+        (Condition::Method(is("GET")), true),
+        (Condition::Method(is("get")), false),
+        (Condition::Authority(is("shop:*")), true),
+        (Condition::Authority(is("SHOP:80")), false),
+        (Condition::Target(is("/?a=1")), true),
+        (Condition::Target(is("/")), false),
+        (Condition::Target(not("*=1")), false),
         (Condition::RequestAudiences(is("a2")), true),
         (Condition::RequestAudiences(is("a3")), false),
         (Condition::RequestPresenter(is("app")), true),

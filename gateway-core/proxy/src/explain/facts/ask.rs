@@ -176,6 +176,7 @@ pub(super) fn matches(sidecar: &Sidecar, fact: &Fact) -> Option<Vec<Match>> {
         method: &method,
         host: host.as_deref(),
         path: &path,
+        query: parts.uri.query(),
         headers: &parts.headers,
         token: token.as_ref(),
     };
