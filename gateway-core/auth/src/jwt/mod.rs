@@ -84,9 +84,9 @@ pub struct TokenRefused {
 }
 
 /// What one rule finds.
-enum Found<'r> {
+enum Found {
     Nothing,
-    Taken { rule: &'r JwtRule, token: Token, payload: String },
+    Taken { token: Token, payload: String },
     Refused(TokenRefused),
 }
 
@@ -115,16 +115,19 @@ impl RequestAuthentications {
         &self.rules
     }
 
-    /// Checks the tokens of a request, writes into it what rules say, and answers with the token that was taken. A request
-    /// without a token passes; so does one in which any rule takes all the tokens in its places (Istio, several rules).
+    /// Checks the tokens of a request, writes into it what the rule says, and answers with the token that was taken. A request
+    /// without a token passes; so does one in which some rule takes all the tokens in its places, and the first such rule is
+    /// the one that is carried out (Envoy, `requires_any`).
     pub fn authenticate(&self, parts: &mut Parts, now: SystemTime) -> Result<Option<Token>, TokenRefused> {
-        let found: Vec<_> = self.rules.iter().map(|rule| find(rule, parts, now)).collect();
-        let mut taken = Vec::new();
         let mut refused: Option<TokenRefused> = None;
-        for found in found {
-            match found {
+        for rule in &self.rules {
+            match find(rule, parts, now) {
                 Found::Nothing => {}
-                Found::Taken { rule, token, payload } => taken.push((rule, token, payload)),
+                Found::Taken { token, payload } => {
+                    self.strip(&mut parts.headers);
+                    carry_out(rule, &token, &payload, parts);
+                    return Ok(Some(token));
+                }
                 // That the issuer is another one says least.
                 Found::Refused(new) => match &refused {
                     Some(there) if there.refusal >= new.refusal => {}
@@ -132,14 +135,11 @@ impl RequestAuthentications {
                 },
             }
         }
-        if let (true, Some(refused)) = (taken.is_empty(), refused) {
+        if let Some(refused) = refused {
             return Err(refused);
         }
         self.strip(&mut parts.headers);
-        for (rule, token, payload) in &taken {
-            carry_out(rule, token, payload, parts);
-        }
-        Ok(taken.into_iter().next().map(|(_, token, _)| token))
+        Ok(None)
     }
 
     /// Drops headers that only this side may write.
@@ -149,7 +149,7 @@ impl RequestAuthentications {
 }
 
 /// Checks the tokens in the places of one rule; all of them have to be good.
-fn find<'r>(rule: &'r JwtRule, parts: &Parts, now: SystemTime) -> Found<'r> {
+fn find(rule: &JwtRule, parts: &Parts, now: SystemTime) -> Found {
     let mut taken = None;
     for text in rule.locations.iter().flat_map(|location| location.tokens(parts)) {
         let checked = token::read(&text).and_then(|read| read.check(rule, now).map(|()| read));
@@ -170,7 +170,7 @@ fn find<'r>(rule: &'r JwtRule, parts: &Parts, now: SystemTime) -> Found<'r> {
         }
     }
     match taken {
-        Some((token, payload)) => Found::Taken { rule, token, payload },
+        Some((token, payload)) => Found::Taken { token, payload },
         None => Found::Nothing,
     }
 }
