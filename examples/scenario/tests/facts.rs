@@ -97,7 +97,16 @@ fn what_is_wrong_with_a_file_is_told() {
     for (facts, message) in [
         ("[", "facts.json: EOF"),
         ("{}", "it holds a list"),
-        (r#"[{"request": {}}]"#, "entry 0: missing field"),
+        (r#"[{"request": {}}]"#, "entry 0: request: missing field `port`"),
+        ("[{}]", "entry 0: missing field `workload`"),
+        (
+            &*format!("[{}]", good.replace("\"port\": 1", "\"port\": 70000")),
+            "entry 0: request.port: invalid value",
+        ),
+        (
+            &*format!("[{}]", good.replace("\"port\": 1", "\"port\": 1, \"headers\": {\"x\": 1}")),
+            "entry 0: request.headers.x: a header is a text",
+        ),
         (
             &*format!("[{good}, {}]", good.replace("\"/\"", "\"/\\r\\n\"")),
             "entry 1: a part of the request holds the end",
@@ -114,6 +123,11 @@ fn what_is_wrong_with_a_file_is_told() {
         let (code, out, err) = explain(dir.path(), &["-o", "json"]);
         assert!(code != Some(0) && out.is_empty() && err.contains(message), "{facts}: {code:?} {out} {err}");
     }
+    let misspelt = good.replace("\"port\": 1", "\"port\": 1, \"prinicpal\": \"a\"");
+    write(dir.path(), &serde_json::json!([]), &format!("[{good}, {misspelt}]"));
+    fs::write(dir.path().join("policies/empty.yaml"), "").unwrap();
+    let (code, _, err) = explain(dir.path(), &[]);
+    assert!(code == Some(0) && err.contains("were not read: request.prinicpal"), "{code:?} {err}");
     fs::remove_file(dir.path().join("facts.json")).unwrap();
     let (code, _, err) = explain(dir.path(), &[]);
     assert!(code != Some(0) && err.contains("cannot read"), "{err}");

@@ -15,7 +15,7 @@ use crate::certificate::Credential;
 use crate::endpoints::Facts;
 use crate::load::load;
 use crate::objects::{Objects, Stored};
-use crate::peer::Peers;
+use crate::peer::{self, Peers};
 use crate::request_authentication::Authentications;
 use crate::resources::gateway::GatewaySpec;
 use crate::resources::towpath::{NormalizationSpec, TlsProtocolSpec};
@@ -259,6 +259,7 @@ fn compile_role(
     mut problems: Vec<Problem>,
 ) -> Snapshot {
     policy::check_consumers(objects, &mut problems);
+    peer::report_idle(objects, &word.mesh.root_namespace, &mut problems);
     let providers = || objects.meshes.values().flat_map(|mesh| &mesh.spec.extension_providers);
     let known = |name: &str| options.assume_providers || providers().any(|spec| spec.name.value == name);
     let policies = authorization::Policies::compile(objects, &word.mesh, known, &mut problems);

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use towpath_mesh_mtls::MtlsMode;
 
-use crate::Scenario;
 use crate::edge_services::EdgeServices;
 use crate::objects::{Objects, Stored, label};
 use crate::resources::gateway::has_all;
 use crate::resources::istio::{ModeSpec, MtlsSpec, PeerAuthenticationSpec};
 use crate::topology::{DefaultMode, default_mode};
+use crate::{Problem, Scenario};
 
 type PeerAuthentication = Arc<Stored<PeerAuthenticationSpec>>;
 
@@ -54,6 +54,22 @@ impl<'a> Peers<'a> {
             DefaultMode::Permissive => MtlsMode::Permissive,
             DefaultMode::StrictBehindTheEdge if self.edge.select(namespace, labels) => MtlsMode::Permissive,
             DefaultMode::Strict | DefaultMode::StrictBehindTheEdge => MtlsMode::Strict,
+        }
+    }
+}
+
+/// Tells of what holds for nobody by where it stands.
+pub(crate) fn report_idle(objects: &Objects, root: &str, problems: &mut Vec<Problem>) {
+    for policy in objects.peer_authentications.values() {
+        let wide = is_wide(policy);
+        if *policy.name.namespace == *root && !wide {
+            let message = "in the root namespace a `selector` is for no workload, and nor is this resource";
+            let suggestion = "for the whole mesh leave it out; for some workloads move to their namespace";
+            problems.push(policy.warning(None, message).suggest(suggestion));
+        } else if wide && !policy.spec.port_level_mtls.is_empty() {
+            let message = "`portLevelMtls` holds for no port: it needs a `selector`";
+            let suggestion = "name the workloads by `selector.matchLabels`";
+            problems.push(policy.warning(None, message).suggest(suggestion));
         }
     }
 }

@@ -59,6 +59,30 @@ fn the_most_specific_peer_authentication_decides() {
 }
 
 #[test]
+fn a_peer_authentication_that_is_for_nobody_is_told_of() {
+    let chosen = "{selector: {matchLabels: {app: pages}}, mtls: {mode: STRICT}}";
+    let port = "{mtls: {mode: STRICT}, portLevelMtls: {9080: {mode: DISABLE}}}";
+    for (policy, expected) in [
+        (peer("a", "istio-system", chosen), Some("in the root namespace a `selector` is for no workload")),
+        (peer("a", "shop", chosen), None),
+        (peer("a", "istio-system", port), Some("`portLevelMtls` holds for no port")),
+        (peer("a", "shop", port), Some("`portLevelMtls` holds for no port")),
+        (peer("a", "shop", "{selector: {}, mtls: {mode: STRICT}}"), None),
+    ] {
+        let snapshot = compiled(&[WORLD, &policy], &sidecar("shop/pages-0", ""));
+        let told =
+            snapshot.problems.iter().find(|problem| problem.to_string().contains("PeerAuthentication"));
+        match (told, expected) {
+            (Some(problem), Some(expected)) => {
+                assert!(problem.message.starts_with(expected), "{policy} {problem}");
+                assert_eq!(problem.severity, towpath_config::Severity::Warning);
+            }
+            (told, expected) => assert!(told.is_none() && expected.is_none(), "{policy} {told:?}"),
+        }
+    }
+}
+
+#[test]
 fn the_default_is_the_strictest_that_the_scenario_can_bear() {
     let mesh = "apiVersion: towpath.dev/v1alpha1\nkind: Mesh\nmetadata: {name: m}\n";
     let front = route("web", "[{backendRefs: [{name: pages, port: 9080}]}]");

@@ -4,7 +4,7 @@
 mod ask;
 mod read;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -21,7 +21,7 @@ use self::read::Fact;
 use crate::args::{ExplainArgs, Output, Peer};
 use crate::check::{options, print, read};
 use crate::explain::Line;
-use crate::{Failure, Program};
+use crate::{Failure, Program, log};
 
 /// Facts of more bytes than this are a mistake.
 const MAX_BYTES: u64 = 64 << 20;
@@ -95,7 +95,8 @@ fn answers(source: &Source, base: &Options, facts: &[Fact]) -> Result<Vec<Answer
 /// The answers to facts that are in hand, as JSON.
 #[cfg(test)]
 pub(crate) fn decide(source: &Source, base: &Options, facts: Vec<Value>) -> Result<Vec<Value>, Failure> {
-    let facts: Vec<Fact> = facts.into_iter().map(Fact::read).collect::<Result<_, _>>()?;
+    let read = |value| Fact::read(value, &mut BTreeSet::new());
+    let facts: Vec<Fact> = facts.into_iter().map(read).collect::<Result<_, _>>()?;
     let answers = answers(source, base, &facts)?;
     Ok(answers.iter().map(serde_json::to_value).collect::<Result<_, _>>()?)
 }
@@ -110,10 +111,17 @@ fn facts(file: &Path) -> Result<Vec<Fact>, Failure> {
     let list: Vec<Value> = serde_json::from_str(&text).map_err(|error| {
         format!("{name}: {error}; it holds a list of {{\"workload\": …, \"request\": …}}")
     })?;
+    let mut unread = BTreeSet::new();
     let fact = |(place, value): (usize, Value)| {
-        Fact::read(value).map_err(|error| format!("{name}: entry {place}: {error}").into())
+        Fact::read(value, &mut unread).map_err(|error| format!("{name}: entry {place}: {error}"))
     };
-    list.into_iter().enumerate().map(fact).collect()
+    let facts = list.into_iter().enumerate().map(fact).collect::<Result<_, _>>()?;
+    if !unread.is_empty() {
+        let fields: Vec<String> = unread.into_iter().collect();
+        let fields = fields.join(", ");
+        log::say(format_args!("note: {name}: fields that say nothing here, and were not read: {fields}"));
+    }
+    Ok(facts)
 }
 
 /// The port of a workload, as the sidecar that serves it takes it in.

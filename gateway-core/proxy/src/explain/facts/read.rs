@@ -1,6 +1,6 @@
 //! What a file of facts says: a workload as policies see it, and a request for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use towpath_routing::PathNormalization;
 
 use crate::explain::{HeaderLine, Line};
 
-/// One entry. Fields that are not named here are let be.
+/// One entry.
 #[derive(Debug, Deserialize)]
 pub(super) struct Fact {
     workload: Workload,
@@ -72,7 +72,7 @@ fn http() -> Carried {
 
 /// The lines of a header.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a header is a text, or a list of texts: a line each")]
 enum Lines {
     One(String),
     Several(Vec<String>),
@@ -87,9 +87,17 @@ pub(super) enum Provider {
 }
 
 impl Fact {
-    /// Reads one entry, and checks that it can be sent.
-    pub(super) fn read(value: Value) -> Result<Self, String> {
-        let fact: Self = serde_json::from_value(value).map_err(|error| error.to_string())?;
+    /// Reads one entry, and checks that it can be sent. Fields that say nothing here go to `unread`.
+    pub(super) fn read(value: Value, unread: &mut BTreeSet<String>) -> Result<Self, String> {
+        let mut place = serde_path_to_error::Track::new();
+        let reader = serde_path_to_error::Deserializer::new(value, &mut place);
+        let read = serde_ignored::deserialize(reader, |field| {
+            unread.insert(field.to_string());
+        });
+        let fact: Self = read.map_err(|error| match place.path() {
+            whole if whole.iter().len() == 0 => error.to_string(),
+            field => format!("{field}: {error}"),
+        })?;
         fact.principal()?;
         let request = &fact.request;
         let lines = request.headers.values().flat_map(Lines::all);
