@@ -29,7 +29,7 @@ use crate::identity::Unready;
 use crate::peer::{InvalidPeer, Side};
 use crate::sniff::{FirstBytes, sniff};
 use crate::tls::OF_THE_MESH;
-use crate::{Identity, MtlsMode, Refusal, Refusals, TrustBundle};
+use crate::{Identity, MtlsMode, Refusal, Refusals, TrustBundle, words};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -266,13 +266,7 @@ async fn terminate(
     let acceptor = TlsAcceptor::from(credential.settings().server_for(hello, minimum));
     let stream = acceptor.accept(io).await.map_err(Refused::Handshake)?;
     let session = stream.get_ref().1;
-    let tls = facts(
-        session,
-        session.server_name(),
-        Side::Client,
-        (credential.id(), credential.bundle()),
-        SystemTime::now(),
-    )?;
+    let tls = facts(session, session.server_name(), Side::Client, &credential, SystemTime::now())?;
     connection.tls = Some(tls);
     let shown = Shown {
         chain: session.peer_certificates().unwrap_or_default().to_vec(),
@@ -301,7 +295,8 @@ async fn distrusted(identity: Identity, changed: impl Future<Output = ()>, mut s
         if let Some(credential) = identity.credential()
             && *credential.bundle() != shown.bundle
         {
-            if let Err(why) = credential.trusts(&shown.chain, SystemTime::now()) {
+            if let Err(why) = credential.trusts(&shown.chain, Side::Client, SystemTime::now()) {
+                let why = words::of(&why);
                 tracing::info!(peer = %shown.peer, "connection ended: {why}");
                 return;
             }
@@ -319,7 +314,7 @@ enum Refused {
     Timeout,
     #[error(transparent)]
     NotReady(#[from] Unready),
-    #[error("the TLS handshake failed: {0}")]
+    #[error("the TLS handshake failed: {}", words::of_handshake(.0))]
     Handshake(std::io::Error),
     #[error(transparent)]
     Peer(#[from] InvalidPeer),

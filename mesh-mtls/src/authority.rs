@@ -29,9 +29,10 @@ pub(crate) type Issued = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 impl Authority {
     pub(crate) fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        Self::rooted_in(root())
+    }
+
+    pub(crate) fn rooted_in(params: CertificateParams) -> Self {
         let key = KeyPair::generate().unwrap();
         let root = params.self_signed(&key).unwrap().der().clone();
         Self { issuer: Issuer::new(params, key), root }
@@ -39,7 +40,10 @@ impl Authority {
 
     /// An authority that this one vouches for, and its certificate.
     pub(crate) fn subordinate(&self) -> Self {
-        let params = subordinate();
+        self.subordinate_of(subordinate())
+    }
+
+    pub(crate) fn subordinate_of(&self, params: CertificateParams) -> Self {
         let key = KeyPair::generate().unwrap();
         let root = params.signed_by(&key, &self.issuer).unwrap().der().clone();
         Self { issuer: Issuer::new(params, key), root }
@@ -89,7 +93,12 @@ impl Authority {
     }
 }
 
-fn subordinate() -> CertificateParams {
+/// What a root says of itself.
+pub(crate) fn root() -> CertificateParams {
+    with_usages(as_authority(CertificateParams::default()), vec![KeyUsagePurpose::KeyCertSign])
+}
+
+pub(crate) fn subordinate() -> CertificateParams {
     let mut params = as_authority(CertificateParams::default());
     params.distinguished_name.push(rcgen::DnType::CommonName, "subordinate");
     params
@@ -113,6 +122,11 @@ pub(crate) fn lives(mut params: CertificateParams, from: SystemTime, to: SystemT
 
 pub(crate) fn with_names(mut params: CertificateParams, names: Vec<SanType>) -> CertificateParams {
     params.subject_alt_names = names;
+    params
+}
+
+pub(crate) fn with_usages(mut params: CertificateParams, usages: Vec<KeyUsagePurpose>) -> CertificateParams {
+    params.key_usages = usages;
     params
 }
 
@@ -143,7 +157,23 @@ pub(crate) fn forgeries(authority: &Authority, id: &str) -> Vec<(&'static str, I
     use ExtendedKeyUsagePurpose::CodeSigning;
     let now = SystemTime::now();
     let other_domain = id.replace(DOMAIN, "other.example");
+    // Whoever signs has to be allowed to (X509-SVID section 4.3).
+    let behind = |params: CertificateParams| {
+        let signer = authority.subordinate_of(params);
+        let (mut chain, key) = signer.sign(&svid(id));
+        chain.push(signer.root);
+        (chain, key)
+    };
     vec![
+        ("no workload of the domain", authority.sign(&svid(&format!("spiffe://{DOMAIN}")))),
+        (
+            "signer for signatures",
+            behind(with_usages(subordinate(), vec![KeyUsagePurpose::DigitalSignature])),
+        ),
+        ("signer for revocations", behind(with_usages(subordinate(), vec![KeyUsagePurpose::CrlSign]))),
+        ("signer with an id", behind(as_authority(svid(REVIEWS)))),
+        ("signer that is none", behind(svid(REVIEWS))),
+        ("expired signer", behind(lives(subordinate(), now - 2 * DAY, now - DAY))),
         ("other trust domain", authority.sign(&svid(&other_domain))),
         ("unknown issuer", Authority::new().sign(&svid(id))),
         ("expired", authority.sign(&lives(svid(id), now - 2 * DAY, now - DAY))),

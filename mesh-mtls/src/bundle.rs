@@ -1,6 +1,7 @@
 //! The roots that vouch for the identities of a trust domain.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
@@ -9,7 +10,7 @@ use towpath_gateway_core::{SpiffeId, TrustDomain};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-use crate::{CredentialError, pem};
+use crate::{CredentialError, moment, pem};
 
 /// A trust domain and the root certificates that may sign for it, and the same of domains that it is federated with. Clones
 /// share the roots.
@@ -18,24 +19,29 @@ pub struct TrustBundle {
     domain: TrustDomain,
     aliases: Arc<[TrustDomain]>,
     roots: Arc<[CertificateDer<'static>]>,
+    /// First and last valid moment of each root.
+    lives: Arc<[(SystemTime, SystemTime)]>,
     anchors: Arc<RootCertStore>,
     federated: Arc<[TrustBundle]>,
 }
 
 impl TrustBundle {
-    /// A bundle of these roots. There must be at least one, and each must be a CA certificate.
+    /// A bundle of these roots. There must be at least one, and each must be a CA certificate that may sign others. A root
+    /// that is not valid at a time vouches for nobody then.
     pub fn new(domain: TrustDomain, roots: Vec<CertificateDer<'static>>) -> Result<Self, CredentialError> {
         if roots.is_empty() {
             return Err(CredentialError::NoRoots);
         }
         let mut anchors = RootCertStore::empty();
+        let mut lives = Vec::with_capacity(roots.len());
         for (index, root) in roots.iter().enumerate() {
-            if !is_authority(root) || anchors.add(root.clone()).is_err() {
-                return Err(CredentialError::Root { number: index + 1 });
-            }
+            let number = index + 1;
+            lives.push(life_of_authority(root).ok_or(CredentialError::Root { number })?);
+            anchors.add(root.clone()).map_err(|_| CredentialError::Root { number })?;
         }
         let (aliases, federated) = (Arc::default(), Arc::default());
-        Ok(Self { domain, aliases, roots: roots.into(), anchors: Arc::new(anchors), federated })
+        let (roots, lives, anchors) = (roots.into(), lives.into(), Arc::new(anchors));
+        Ok(Self { domain, aliases, roots, lives, anchors, federated })
     }
 
     /// A bundle of the certificates in a PEM text.
@@ -103,6 +109,35 @@ impl TrustBundle {
     pub(crate) fn anchors(&self) -> Arc<RootCertStore> {
         Arc::clone(&self.anchors)
     }
+
+    /// The roots that are valid at `now`. What is trusted has an end here, though RFC 5280 (section 6.1) leaves it open: Envoy
+    /// refuses peers by a root out of its time, too.
+    pub(crate) fn anchors_at(&self, now: SystemTime) -> Arc<RootCertStore> {
+        if self.all_valid_at(now) {
+            return self.anchors();
+        }
+        let roots = self.anchors.roots.iter().zip(&*self.lives);
+        let valid = roots.filter(|(_, life)| is_within(**life, now)).map(|(root, _)| root.clone());
+        Arc::new(RootCertStore { roots: valid.collect() })
+    }
+
+    pub(crate) fn all_valid_at(&self, now: SystemTime) -> bool {
+        self.lives.iter().all(|life| is_within(*life, now))
+    }
+
+    /// The roots of this domain and of those it is federated with that are not valid at `now`: which of how many, of which
+    /// domain, and when they are.
+    pub fn out_of_time(&self, now: SystemTime) -> Vec<String> {
+        let told = |bundle: &Self| {
+            let roots = bundle.lives.iter().enumerate().filter(|(_, life)| !is_within(**life, now));
+            let tell = |(index, (from, to)): (usize, &(SystemTime, SystemTime))| {
+                let (from, to) = (moment::utc(*from), moment::utc(*to));
+                format!("root {} of {} is valid from {from} to {to} only", index + 1, bundle.domain)
+            };
+            roots.map(tell).collect::<Vec<_>>()
+        };
+        std::iter::once(self).chain(&*self.federated).flat_map(told).collect()
+    }
 }
 
 impl PartialEq for TrustBundle {
@@ -114,14 +149,30 @@ impl PartialEq for TrustBundle {
 
 impl Eq for TrustBundle {}
 
-fn is_authority(der: &CertificateDer<'_>) -> bool {
-    X509Certificate::from_der(der).is_ok_and(|(rest, root)| rest.is_empty() && root.is_ca())
+fn is_within((from, to): (SystemTime, SystemTime), now: SystemTime) -> bool {
+    from <= now && !moment::is_past(to, now)
+}
+
+/// When a CA certificate is valid; `None` for what is none.
+fn life_of_authority(der: &CertificateDer<'_>) -> Option<(SystemTime, SystemTime)> {
+    let (rest, root) = X509Certificate::from_der(der).ok()?;
+    let validity = root.validity();
+    let life = (moment::of(validity.not_before)?, moment::of(validity.not_after)?);
+    (rest.is_empty() && root.is_ca() && may_sign(&root)).then_some(life)
+}
+
+/// Whether its key usage lets a certificate sign others: `keyCertSign`, or no word on usage (RFC 5280 sections 4.2.1.3 and
+/// 6.1.4 (n)).
+pub(crate) fn may_sign(certificate: &X509Certificate<'_>) -> bool {
+    certificate.key_usage().is_ok_and(|usage| usage.is_none_or(|usage| usage.value.key_cert_sign()))
 }
 
 #[cfg(test)]
 mod tests {
+    use rcgen::KeyUsagePurpose;
+
     use super::*;
-    use crate::authority::{Authority, DOMAIN, WEB, svid};
+    use crate::authority::{Authority, DAY, DOMAIN, WEB, lives, root, svid, with_usages};
 
     #[test]
     fn a_bundle_survives_the_way_through_pem() {
@@ -138,11 +189,26 @@ mod tests {
         let authority = Authority::new();
         let leaf = authority.sign(&svid(WEB)).0.remove(0);
         let longer = CertificateDer::from([&authority.root[..], &[0]].concat());
-        for bad in [leaf, longer, CertificateDer::from(vec![1, 2, 3])] {
+        let no_signer =
+            Authority::rooted_in(with_usages(root(), vec![KeyUsagePurpose::DigitalSignature])).root;
+        for bad in [leaf, longer, no_signer, CertificateDer::from(vec![1, 2, 3])] {
             let error =
                 TrustBundle::new(DOMAIN.parse().unwrap(), vec![authority.root.clone(), bad]).unwrap_err();
             assert!(matches!(error, CredentialError::Root { number: 2 }), "{error}");
         }
+    }
+
+    #[test]
+    fn a_root_counts_in_its_life_only() {
+        let now = SystemTime::now();
+        let old = Authority::rooted_in(lives(root(), now - 3 * DAY, now - DAY));
+        let both = vec![old.root.clone(), Authority::new().root];
+        let bundle = TrustBundle::new(DOMAIN.parse().unwrap(), both).unwrap();
+        assert_eq!((bundle.anchors_at(now).len(), bundle.anchors_at(now - 2 * DAY).len()), (1, 2));
+        assert!(old.bundle().anchors_at(now).is_empty());
+        let told = bundle.out_of_time(now);
+        assert!(told.len() == 1 && told[0].starts_with("root 1 of cluster.local is valid from "), "{told:?}");
+        assert!(bundle.out_of_time(now - 2 * DAY).is_empty());
     }
 
     #[test]

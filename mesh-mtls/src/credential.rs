@@ -11,6 +11,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use towpath_gateway_core::{SpiffeId, TrustDomain};
 
+use crate::peer::Side;
 use crate::tls::{self, Settings};
 use crate::verifier::{VerifyClient, VerifyServer};
 use crate::{CredentialError, Svid, TrustBundle};
@@ -28,6 +29,8 @@ struct Parts {
     bundle: TrustBundle,
     /// The bundle that it came with, before more trust was put into it.
     given: TrustBundle,
+    client: Arc<VerifyClient>,
+    server: Arc<VerifyServer>,
     settings: Settings,
 }
 
@@ -55,8 +58,9 @@ impl Credential {
             VerifyClient::new(bundle.clone()).map_err(|why| CredentialError::Tls(why.to_string()))?;
         let server = VerifyServer::new(bundle.clone());
         check_chain(&key.cert, &client, &server, now)?;
-        let settings = Settings::new(Arc::clone(&key), Arc::new(client), Arc::new(server))?;
-        Ok(Self(Arc::new(Parts { svid, key, given: bundle.clone(), bundle, settings })))
+        let (client, server) = (Arc::new(client), Arc::new(server));
+        let settings = Settings::new(Arc::clone(&key), Arc::clone(&client), Arc::clone(&server))?;
+        Ok(Self(Arc::new(Parts { svid, key, given: bundle.clone(), bundle, client, server, settings })))
     }
 
     /// A credential from two PEM texts. Of several keys in `key`, the first counts.
@@ -114,36 +118,39 @@ impl Credential {
             return self;
         }
         let key = Arc::clone(&self.0.key);
+        let server = Arc::new(VerifyServer::new(bundle.clone()));
         let made = VerifyClient::new(bundle.clone()).map_err(|why| CredentialError::Tls(why.to_string()));
         let settings = made.and_then(|client| {
-            Settings::new(Arc::clone(&key), Arc::new(client), Arc::new(VerifyServer::new(bundle.clone())))
+            let client = Arc::new(client);
+            let settings = Settings::new(Arc::clone(&key), Arc::clone(&client), Arc::clone(&server))?;
+            Ok((client, settings))
         });
         match settings {
-            Ok(settings) => {
+            Ok((client, settings)) => {
                 let (svid, given) = (self.0.svid.clone(), given.clone());
-                Self(Arc::new(Parts { svid, key, bundle, given, settings }))
+                Self(Arc::new(Parts { svid, key, bundle, given, client, server, settings }))
             }
             // The same roots and key made settings before.
             Err(_) => self,
         }
     }
 
-    /// Whether the roots vouch for a client that showed this chain.
-    pub(crate) fn trusts(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(), rustls::Error> {
+    /// Whether the roots vouch for the peer on this side of TLS that showed this chain.
+    pub(crate) fn trusts(
+        &self,
+        chain: &[CertificateDer<'_>],
+        side: Side,
+        now: SystemTime,
+    ) -> Result<(), rustls::Error> {
         let (leaf, intermediates) = chain.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
-        let client = VerifyClient::new(self.bundle().clone())
-            .map_err(|why| rustls::Error::General(why.to_string()))?;
-        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        client.verify_client_cert(leaf, intermediates, UnixTime::since_unix_epoch(now)).map(drop)
-    }
-
-    /// The same for a server.
-    pub(crate) fn trusts_server(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> bool {
-        let Some((leaf, intermediates)) = chain.split_first() else { return false };
         let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
-        let any = ServerName::IpAddress(std::net::Ipv4Addr::LOCALHOST.into());
-        let server = VerifyServer::new(self.bundle().clone());
-        server.verify_server_cert(leaf, intermediates, &any, &[], now).is_ok()
+        match side {
+            Side::Client => self.0.client.verify_client_cert(leaf, intermediates, now).map(drop),
+            Side::Server => {
+                let any = ServerName::IpAddress(std::net::Ipv4Addr::LOCALHOST.into());
+                self.0.server.verify_server_cert(leaf, intermediates, &any, &[], now).map(drop)
+            }
+        }
     }
 
     pub(crate) fn settings(&self) -> &Settings {

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use rustls_pki_types::pem;
 use towpath_gateway_core::{SpiffeId, TrustDomain};
 
-use crate::{InvalidSvid, moment};
+use crate::{InvalidSvid, moment, words};
 
 /// Why a credential or a trust bundle was refused. Each text says what is wrong and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +25,7 @@ pub enum CredentialError {
     Pem(pem::Error),
     /// A root cannot be used.
     #[error(
-        "root certificate number {number} is not a readable CA certificate; remove it or replace it by the CA's own"
+        "root certificate number {number} is not a readable CA certificate that may sign others; remove it or replace it by the CA's own"
     )]
     Root {
         /// Its place in the bundle, from 1.
@@ -52,7 +52,9 @@ pub enum CredentialError {
     )]
     Purpose,
     /// The private key cannot be used.
-    #[error("the private key cannot be used ({0}); give an ECDSA P-256 or P-384, Ed25519 or RSA key")]
+    #[error(
+        "the private key cannot be used ({0}); give an ECDSA P-256 or P-384, Ed25519 or RSA key (2048 to 8192 bits)"
+    )]
     Key(rustls::Error),
     /// The private key belongs to another certificate.
     #[error("the private key does not fit the certificate; give the key that the certificate was issued for")]
@@ -75,7 +77,8 @@ pub enum CredentialError {
     },
     /// No root of the bundle vouches for the chain.
     #[error(
-        "the chain does not lead to a root of the trust bundle ({0}); add the intermediates, or the root that signed it"
+        "peers would refuse the chain: {}; it begins with the workload's certificate and holds the intermediates, and its root is in the bundle",
+        words::of(.0)
     )]
     Chain(rustls::Error),
     /// TLS refused the settings.

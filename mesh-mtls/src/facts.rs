@@ -1,27 +1,30 @@
 //! What a finished handshake established. The only place that makes TLS facts, so that no connection, resumed or not,
 //! gets past it without the check of its peer.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
-use aws_lc_rs::digest;
-use rustls::{CommonState, ProtocolVersion};
-use rustls_pki_types::CertificateDer;
-use towpath_gateway_core::{ForwardedCert, SpiffeId, TlsFacts, TlsVersion};
+use rustls::{CommonState, HandshakeKind, ProtocolVersion};
+use towpath_gateway_core::{TlsFacts, TlsVersion};
 
-use crate::TrustBundle;
 use crate::peer::{self, InvalidPeer, Side};
+use crate::{Credential, words};
 
 pub(crate) fn facts(
     session: &CommonState,
     server_name: Option<&str>,
     side: Side,
-    (own, bundle): (&SpiffeId, &TrustBundle),
+    credential: &Credential,
     now: SystemTime,
 ) -> Result<TlsFacts, InvalidPeer> {
     let chain = session.peer_certificates().unwrap_or_default();
-    let identity = peer::decide(chain, side, bundle, now)?;
-    let forwarded_cert = (side == Side::Client).then(|| element(own, chain.first(), &identity));
+    let identity = peer::decide(chain, side, credential.bundle(), now)?;
+    if session.handshake_kind() == Some(HandshakeKind::Resumed) {
+        // TLS itself asked nobody: what is behind the leaf may have expired since.
+        credential.trusts(chain, side, now).map_err(|why| InvalidPeer::Resumed(words::of(&why)))?;
+    }
+    let forwarded_cert = (side == Side::Client)
+        .then(|| towpath_forwarded_cert::element(Some(credential.id().as_str()), chain.first()?))
+        .flatten();
     let version = match session.protocol_version() {
         Some(ProtocolVersion::TLSv1_3) => TlsVersion::Tls13,
         // No other version is ever offered.
@@ -32,30 +35,21 @@ pub(crate) fn facts(
     Ok(TlsFacts { version, server_name, alpn, identity: Some(identity), forwarded_cert })
 }
 
-/// What `X-Forwarded-Client-Cert` says of a client (Envoy, `forward_client_cert_details`). X509-SVIDs have no subject, and
-/// what one holds that has is in the hash.
-fn element(own: &SpiffeId, leaf: Option<&CertificateDer<'_>>, client: &SpiffeId) -> Arc<str> {
-    let hash = digest::digest(&digest::SHA256, leaf.map(|leaf| &**leaf).unwrap_or_default());
-    let element = ForwardedCert {
-        by: Some(own.as_str()),
-        hash: hash.as_ref(),
-        subject: "",
-        uris: &[client.as_str()],
-        dns: &[],
-    };
-    element.to_string().into()
-}
-
 #[cfg(test)]
 mod tests {
-    use rustls::{ClientConfig, HandshakeKind, ServerConfig};
+    use std::sync::Arc;
+
+    use rustls::sign::{CertifiedKey, SingleCertAndKey};
+    use rustls::{ClientConfig, ServerConfig};
     use rustls_pki_types::ServerName;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
     use tokio_rustls::{TlsAcceptor, TlsConnector};
     use towpath_gateway_core::Protocol;
 
     use super::*;
-    use crate::authority::{Authority, DAY, REVIEWS, WEB};
+    use crate::authority::{Authority, DAY, REVIEWS, WEB, lives, subordinate, svid};
+    use crate::tls;
+    use crate::verifier::VerifyServer;
 
     /// One handshake, and one byte from server to client, so that session tickets arrive.
     async fn meet(
@@ -82,29 +76,79 @@ mod tests {
     #[tokio::test]
     async fn a_resumed_session_is_checked_like_any_other() {
         let authority = Authority::new();
-        let bundle = authority.bundle();
-        let other = authority.bundle_of("other.example");
+        let (chain, key) = authority.sign(&svid("spiffe://other.example/a"));
+        let other = Credential::new(chain, key, authority.bundle_of("other.example")).unwrap();
         let (web, reviews) = (authority.credential(WEB), authority.credential(REVIEWS));
         let (client, server) = (web.settings().client(Protocol::Http1), reviews.settings().server());
         let now = SystemTime::now();
-        let own: SpiffeId = REVIEWS.parse().unwrap();
         assert_eq!(meet(&client, &server, |_, _| ()).await, HandshakeKind::Full);
         let kind = meet(&client, &server, |near, far| {
             for (session, side, id) in [(near, Side::Server, REVIEWS), (far, Side::Client, WEB)] {
-                let tls = facts(session, None, side, (&own, &bundle), now).unwrap();
+                let tls = facts(session, None, side, &reviews, now).unwrap();
                 assert_eq!(tls.identity.unwrap().as_str(), id);
                 let element = tls.forwarded_cert.unwrap_or_default();
                 let (begins, ends) = (format!("By={REVIEWS};Hash="), format!(";Subject=\"\";URI={WEB}"));
                 let whole = element.starts_with(&begins) && element.ends_with(&ends);
                 assert_eq!(whole, side == Side::Client, "{element}");
                 assert!(!whole || element.len() == begins.len() + 64 + ends.len(), "{element}");
-                let late = facts(session, None, side, (&own, &bundle), now + 2 * DAY);
+                let late = facts(session, None, side, &reviews, now + 2 * DAY);
                 assert!(matches!(late, Err(InvalidPeer::Validity { .. })), "{late:?}");
-                let foreign = facts(session, None, side, (&own, &other), now);
+                let foreign = facts(session, None, side, &other, now);
                 assert!(matches!(foreign, Err(InvalidPeer::TrustDomain { .. })), "{foreign:?}");
             }
         });
         assert_eq!(kind.await, HandshakeKind::Resumed);
+    }
+
+    #[tokio::test]
+    async fn a_session_is_not_resumed_over_a_signer_that_expired() {
+        let (authority, now) = (Authority::new(), SystemTime::now());
+        let signer = authority.subordinate_of(lives(subordinate(), now - DAY, now + DAY / 2));
+        let of = |id| {
+            let (mut chain, key) = signer.sign(&svid(id));
+            chain.push(signer.root.clone());
+            Credential::new(chain, key, authority.bundle()).unwrap()
+        };
+        let (web, reviews) = (of(WEB), of(REVIEWS));
+        let (client, server) = (web.settings().client(Protocol::Http1), reviews.settings().server());
+        assert_eq!(meet(&client, &server, |_, _| ()).await, HandshakeKind::Full);
+        let kind = meet(&client, &server, |near, far| {
+            for (session, side, own) in [(near, Side::Server, &web), (far, Side::Client, &reviews)] {
+                assert!(facts(session, None, side, own, now).is_ok());
+                let late = facts(session, None, side, own, now + DAY * 3 / 4);
+                assert!(matches!(late, Err(InvalidPeer::Resumed(_))), "{late:?}");
+            }
+        });
+        assert_eq!(kind.await, HandshakeKind::Resumed);
+    }
+
+    #[tokio::test]
+    async fn what_is_forgotten_is_not_resumed_and_tls_1_2_never_is() {
+        let authority = Authority::new();
+        let (web, reviews) = (authority.credential(WEB), authority.credential(REVIEWS));
+        let (client, server) = (web.settings().client(Protocol::Http1), reviews.settings().server());
+        let mut expected = HandshakeKind::Full;
+        for forget in [false, false, true, false] {
+            if forget {
+                web.settings().forget(&ServerName::try_from("reviews.shop").unwrap());
+                expected = HandshakeKind::Full;
+            }
+            assert_eq!(meet(&client, &server, |_, _| ()).await, expected);
+            expected = HandshakeKind::Resumed;
+        }
+        let key = authority.sign(&svid(WEB));
+        let key = tls::provider().key_provider.load_private_key(key.1).map(|signer| (key.0, signer)).unwrap();
+        let key = Arc::new(SingleCertAndKey::from(CertifiedKey::new(key.0, key.1)));
+        let older = ClientConfig::builder_with_provider(tls::provider())
+            .with_protocol_versions(&[&rustls::version::TLS12])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(VerifyServer::new(authority.bundle())))
+            .with_client_cert_resolver(key);
+        let older = Arc::new(older);
+        for _ in 0..2 {
+            assert_eq!(meet(&older, &server, |_, _| ()).await, HandshakeKind::Full);
+        }
     }
 
     #[tokio::test]

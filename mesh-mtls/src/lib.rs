@@ -50,6 +50,7 @@ mod sniff;
 mod svid;
 mod tls;
 mod verifier;
+mod words;
 
 pub use accept::{Accept, AcceptFuture, AcceptLayer};
 pub use bundle::TrustBundle;

@@ -1,8 +1,25 @@
-//! Moments as messages show them.
+//! Moments, as certificates name them and as messages show them.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use x509_parser::time::ASN1Time;
+
+/// The moment that a certificate names; `None` if this machine has no word for it.
+pub(crate) fn of(time: ASN1Time) -> Option<SystemTime> {
+    let seconds = time.timestamp();
+    let distance = Duration::from_secs(seconds.unsigned_abs());
+    if seconds < 0 {
+        SystemTime::UNIX_EPOCH.checked_sub(distance)
+    } else {
+        SystemTime::UNIX_EPOCH.checked_add(distance)
+    }
+}
+
+/// Whether a certificate whose last valid moment this is has expired. The last second counts whole (RFC 5280 section
+/// 4.1.2.5).
+pub(crate) fn is_past(not_after: SystemTime, now: SystemTime) -> bool {
+    now.duration_since(not_after).is_ok_and(|past| past >= Duration::from_secs(1))
+}
 
 /// The moment in universal time, as RFC 2822 writes it.
 pub(crate) fn utc(moment: SystemTime) -> String {

@@ -31,7 +31,7 @@ use towpath_gateway_core::{
 use crate::facts::facts;
 use crate::peer::Side;
 use crate::server_name::server_name;
-use crate::{Credential, Identity};
+use crate::{Credential, Identity, words};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -235,15 +235,14 @@ impl Handshake {
             _ => None,
         };
         let now = SystemTime::now();
-        let tls = facts(
-            stream.get_ref().1,
-            asked,
-            Side::Server,
-            (self.credential.id(), self.credential.bundle()),
-            now,
-        )
-        .map_err(|why| mismatch(address, &self.identities, None).with_source(why))?;
-        self.expect(&tls)?;
+        let session = stream.get_ref().1;
+        let tls = facts(session, asked, Side::Server, &self.credential, now)
+            .map_err(|why| mismatch(address, &self.identities, None).with_source(why))
+            .and_then(|tls| self.expect(&tls).map(|()| tls))
+            .inspect_err(|_| {
+                // The server may have proved more since the session began: the next try asks it again.
+                self.credential.settings().forget(&name);
+            })?;
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let standing = standing(self.identity, self.trust_changes, chain.to_vec());
         let connection = Connection { tls: Some(tls), standing, ..(*connected.connection).clone() };
@@ -269,7 +268,7 @@ fn standing(identity: Identity, trust_changes: u64, chain: Vec<CertificateDer<'s
         }
         let trusted = identity
             .credential()
-            .is_some_and(|credential| credential.trusts_server(&chain, SystemTime::now()));
+            .is_some_and(|credential| credential.trusts(&chain, Side::Server, SystemTime::now()).is_ok());
         if trusted {
             seen.store(now, Ordering::Relaxed);
         }
@@ -285,7 +284,7 @@ fn late(address: SocketAddr, limit: Duration) -> Fault {
 fn failed(address: SocketAddr, wanted: &[SpiffeId], why: io::Error) -> Fault {
     let rustls = why.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     if matches!(rustls, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)) {
-        return mismatch(address, wanted, None).with_source(why);
+        return mismatch(address, wanted, None).with_source(io::Error::other(words::of_handshake(&why)));
     }
     let detail = format!("the TLS handshake with {address} failed");
     Fault::new(Reason::ConnectFailed).with_detail(detail).with_source(why)

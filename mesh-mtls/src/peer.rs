@@ -31,6 +31,17 @@ pub enum InvalidPeer {
         /// Our trust domain.
         domain: TrustDomain,
     },
+    /// None of the roots of its trust domain is valid now.
+    #[error(
+        "no root of the trust domain {domain} is valid now; give the roots of today, or correct the clock"
+    )]
+    NoRoot {
+        /// The trust domain.
+        domain: TrustDomain,
+    },
+    /// TLS resumed a session, and the chain that began it is not trusted any more.
+    #[error("the certificates of the session that it resumed are not trusted any more: {0}")]
+    Resumed(String),
     /// Its extended key usage does not allow this side of TLS.
     #[error("the certificate of {id} lacks the extended key usage {usage}")]
     Purpose {

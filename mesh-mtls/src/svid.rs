@@ -1,14 +1,15 @@
 //! Reads the identity in a workload certificate (X509-SVID, SPIFFE standard). Pure: bytes in, verdict out; whether a
 //! trusted root vouches for the certificate is decided elsewhere.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use rustls_pki_types::CertificateDer;
 use towpath_gateway_core::{InvalidSpiffeId, SpiffeId};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
-use x509_parser::time::ASN1Time;
+
+use crate::moment;
 
 /// What a workload certificate says of its holder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +44,9 @@ pub enum InvalidSvid {
     /// It has several URI names (X509-SVID section 2: exactly one).
     #[error("it has {0} URI subject alternative names; exactly one is allowed")]
     SeveralUris(usize),
+    /// Its id names a trust domain and no workload of it (X509-SVID section 5.2: a path is needed).
+    #[error("its id {0} has no path: it stands for a trust domain, and for no workload of it")]
+    NoPath(SpiffeId),
     /// The URI name is not a SPIFFE id.
     #[error("its URI subject alternative name is not a SPIFFE id: {0}")]
     Id(#[from] InvalidSpiffeId),
@@ -56,20 +60,20 @@ impl Svid {
         let (client_auth, server_auth) = purposes(&certificate)?;
         Ok(Self {
             id: id(&certificate)?,
-            not_before: moment(certificate.validity().not_before)?,
-            not_after: moment(certificate.validity().not_after)?,
+            not_before: moment::of(certificate.validity().not_before).ok_or(InvalidSvid::Malformed)?,
+            not_after: moment::of(certificate.validity().not_after).ok_or(InvalidSvid::Malformed)?,
             client_auth,
             server_auth,
         })
     }
 
-    /// Whether `now` lies within the certificate's life. The last second counts whole (RFC 5280 section 4.1.2.5).
+    /// Whether `now` lies within the certificate's life.
     pub fn is_valid_at(&self, now: SystemTime) -> bool {
         self.not_before <= now && !self.is_expired_at(now)
     }
 
     pub(crate) fn is_expired_at(&self, now: SystemTime) -> bool {
-        now.duration_since(self.not_after).is_ok_and(|past| past >= Duration::from_secs(1))
+        moment::is_past(self.not_after, now)
     }
 }
 
@@ -115,25 +119,18 @@ fn id(certificate: &X509Certificate<'_>) -> Result<SpiffeId, InvalidSvid> {
     }
     match uris.as_slice() {
         [] => Err(InvalidSvid::NoUri),
-        [uri] => Ok(uri.parse()?),
+        [uri] => match uri.parse::<SpiffeId>()? {
+            domain if domain.path().is_empty() => Err(InvalidSvid::NoPath(domain)),
+            id => Ok(id),
+        },
         several => Err(InvalidSvid::SeveralUris(several.len())),
     }
-}
-
-fn moment(time: ASN1Time) -> Result<SystemTime, InvalidSvid> {
-    let seconds = time.timestamp();
-    let distance = Duration::from_secs(seconds.unsigned_abs());
-    let moment = if seconds < 0 {
-        SystemTime::UNIX_EPOCH.checked_sub(distance)
-    } else {
-        SystemTime::UNIX_EPOCH.checked_add(distance)
-    };
-    moment.ok_or(InvalidSvid::Malformed)
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::LazyLock;
+    use std::time::Duration;
 
     use proptest::prelude::*;
     use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyUsagePurpose, SanType};
@@ -192,6 +189,10 @@ mod tests {
             (
                 vec![uri("spiffe://cluster.local/ns/shop/sa/web?x")],
                 Err(InvalidSvid::Id(InvalidSpiffeId::Path)),
+            ),
+            (
+                vec![uri("spiffe://cluster.local")],
+                Err(InvalidSvid::NoPath("spiffe://cluster.local".parse().unwrap())),
             ),
             (vec![uri("spiffe://CLUSTER.local/a")], Err(InvalidSvid::Id(InvalidSpiffeId::TrustDomain))),
             (vec![uri("spiffe://cluster.local/%61")], Err(InvalidSvid::Id(InvalidSpiffeId::Path))),

@@ -2,10 +2,13 @@
 
 use std::sync::{Arc, LazyLock};
 
+use rustls::client::{ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12Resumption};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::{ServerSessionMemoryCache, StoresServerSessions};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
+use rustls_pki_types::ServerName;
 use towpath_gateway_core::{Protocol, TlsVersion};
 use towpath_hello::Hello;
 
@@ -38,6 +41,34 @@ pub(crate) struct Settings {
     http1: Arc<ClientConfig>,
     http2: Arc<ClientConfig>,
     opaque: Arc<ClientConfig>,
+    /// What the clients resume.
+    sessions: Arc<ClientSessionMemoryCache>,
+}
+
+/// Sessions that are kept, of each side.
+const SESSIONS: usize = 256;
+
+/// Sessions of clients, each resumed once, as in TLS 1.3. Those of TLS 1.2 are not resumed: they would come back with the
+/// certificate that they began with long after the client has another.
+#[derive(Debug)]
+struct ResumedOnce(Arc<dyn StoresServerSessions>);
+
+impl StoresServerSessions for ResumedOnce {
+    fn put(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
+        self.0.put(key, value)
+    }
+
+    fn get(&self, _: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.0.take(key)
+    }
+
+    fn can_cache(&self) -> bool {
+        self.0.can_cache()
+    }
 }
 
 struct Servers {
@@ -57,6 +88,7 @@ impl Servers {
             .map_err(|why| CredentialError::Tls(why.to_string()))?
             .with_client_cert_verifier(Arc::clone(verifier) as Arc<_>)
             .with_cert_resolver(Arc::clone(key) as Arc<_>);
+        server.session_storage = Arc::new(ResumedOnce(ServerSessionMemoryCache::new(SESSIONS)));
         let any_protocol = Arc::new(server.clone());
         server.alpn_protocols = names(&ACCEPTED);
         Ok(Self { ours: Arc::new(server), any_protocol })
@@ -80,11 +112,20 @@ impl Settings {
             .dangerous()
             .with_custom_certificate_verifier(server_verifier)
             .with_client_cert_resolver(resolver);
+        let sessions = Arc::new(ClientSessionMemoryCache::new(SESSIONS));
+        http1.resumption =
+            Resumption::store(Arc::clone(&sessions) as Arc<_>).tls12_resumption(Tls12Resumption::Disabled);
         let (mut http2, mut opaque) = (http1.clone(), http1.clone());
         http1.alpn_protocols = names(&OFFERED_HTTP1);
         http2.alpn_protocols = names(&OFFERED_HTTP2);
         opaque.alpn_protocols = names(&OFFERED_OPAQUE);
-        Ok(Self { servers, http1: Arc::new(http1), http2: Arc::new(http2), opaque: Arc::new(opaque) })
+        let (http1, http2, opaque) = (Arc::new(http1), Arc::new(http2), Arc::new(opaque));
+        Ok(Self { servers, http1, http2, opaque, sessions })
+    }
+
+    /// Resumes no session with this server any more that began before.
+    pub(crate) fn forget(&self, name: &ServerName<'static>) {
+        while self.sessions.take_tls13_ticket(name).is_some() {}
     }
 
     /// For a client with this hello, by no older version of TLS than this.

@@ -10,11 +10,15 @@ use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_t
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
+    SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use towpath_gateway_core::TrustDomain;
+use towpath_gateway_core::{SpiffeId, TrustDomain};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
 
+use crate::bundle::may_sign;
 use crate::peer::{self, InvalidPeer, Side};
 use crate::{Svid, TrustBundle, tls};
 
@@ -32,29 +36,50 @@ impl VerifyClient {
         let federated = bundle
             .federated()
             .iter()
-            .map(|foreign| Ok((foreign.domain().clone(), chain(foreign)?)))
+            .map(|foreign| Ok((foreign.domain().clone(), chain(foreign.anchors())?)))
             .collect::<Result<_, VerifierBuilderError>>()?;
-        Ok(Self { chain: chain(&bundle)?, federated, bundle })
+        Ok(Self { chain: chain(bundle.anchors())?, federated, bundle })
     }
 
-    /// What checks the chain of this leaf: who else may vouch for its trust domain is not asked.
-    fn chain_of(&self, leaf: &CertificateDer<'_>) -> Result<&dyn ClientCertVerifier, Error> {
+    /// What checks the chain of this leaf at `now`: who else may vouch for its trust domain is not asked.
+    fn chain_of(
+        &self,
+        leaf: &CertificateDer<'_>,
+        now: SystemTime,
+    ) -> Result<Arc<dyn ClientCertVerifier>, Error> {
         let id = Svid::read(leaf).map_err(|why| invalid(why.into()))?.id;
-        if self.bundle.covers(&id) {
-            return Ok(&*self.chain);
+        let bundle = bundle_of(&self.bundle, &id)?;
+        if !bundle.all_valid_at(now) {
+            let domain = bundle.domain().clone();
+            return chain(bundle.anchors_at(now)).map_err(|_| invalid(InvalidPeer::NoRoot { domain }));
         }
-        let foreign = self.federated.iter().find(|(domain, _)| domain.as_str() == id.trust_domain());
-        let domain = self.bundle.domain().clone();
-        foreign.map(|(_, chain)| &**chain).ok_or_else(|| invalid(InvalidPeer::TrustDomain { id, domain }))
+        let foreign = self.federated.iter().find(|(domain, _)| domain == bundle.domain());
+        Ok(Arc::clone(foreign.map_or(&self.chain, |(_, chain)| chain)))
     }
 }
 
-fn chain(bundle: &TrustBundle) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
+fn bundle_of<'a>(bundle: &'a TrustBundle, id: &SpiffeId) -> Result<&'a TrustBundle, Error> {
+    let domain = || bundle.domain().clone();
+    bundle.of(id).ok_or_else(|| invalid(InvalidPeer::TrustDomain { id: id.clone(), domain: domain() }))
+}
+
+fn chain(roots: Arc<RootCertStore>) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
     // Names of the roots are no secret but no use either, and some clients then withhold a certificate of the
     // next root while roots rotate.
-    WebPkiClientVerifier::builder_with_provider(bundle.anchors(), tls::provider())
-        .clear_root_hint_subjects()
-        .build()
+    WebPkiClientVerifier::builder_with_provider(roots, tls::provider()).clear_root_hint_subjects().build()
+}
+
+/// Those of the certificates behind the leaf that may sign others: webpki does not ask for their key usage.
+fn signers<'a>(intermediates: &[CertificateDer<'a>]) -> Result<Vec<CertificateDer<'a>>, Error> {
+    let mut signers = Vec::with_capacity(intermediates.len());
+    for der in intermediates {
+        let (_, certificate) =
+            X509Certificate::from_der(der).map_err(|_| Error::from(CertificateError::BadEncoding))?;
+        if may_sign(&certificate) {
+            signers.push(der.clone());
+        }
+    }
+    Ok(signers)
 }
 
 impl ClientCertVerifier for VerifyClient {
@@ -68,8 +93,9 @@ impl ClientCertVerifier for VerifyClient {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.chain_of(leaf)?.verify_client_cert(leaf, intermediates, now)?;
-        check(leaf, Side::Client, &self.bundle, now)?;
+        let at = moment(now);
+        let verified = self.chain_of(leaf, at)?.verify_client_cert(leaf, &signers(intermediates)?, now)?;
+        check(leaf, Side::Client, &self.bundle, at)?;
         Ok(verified)
     }
 
@@ -121,13 +147,14 @@ impl ServerCertVerifier for VerifyServer {
     ) -> Result<ServerCertVerified, Error> {
         let parsed = ParsedCertificate::try_from(leaf)?;
         let id = Svid::read(leaf).map_err(|why| invalid(why.into()))?.id;
-        let Some(bundle) = self.bundle.of(&id) else {
-            let domain = self.bundle.domain().clone();
-            return Err(invalid(InvalidPeer::TrustDomain { id, domain }));
-        };
-        let roots = bundle.anchors();
-        verify_server_cert_signed_by_trust_anchor(&parsed, &roots, intermediates, now, self.algorithms.all)?;
-        check(leaf, Side::Server, &self.bundle, now)?;
+        let (bundle, at) = (bundle_of(&self.bundle, &id)?, moment(now));
+        let roots = bundle.anchors_at(at);
+        if roots.is_empty() {
+            return Err(invalid(InvalidPeer::NoRoot { domain: bundle.domain().clone() }));
+        }
+        let signers = signers(intermediates)?;
+        verify_server_cert_signed_by_trust_anchor(&parsed, &roots, &signers, now, self.algorithms.all)?;
+        check(leaf, Side::Server, &self.bundle, at)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -154,8 +181,11 @@ impl ServerCertVerifier for VerifyServer {
     }
 }
 
-fn check(leaf: &CertificateDer<'_>, side: Side, bundle: &TrustBundle, now: UnixTime) -> Result<(), Error> {
-    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
+fn moment(now: UnixTime) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs())
+}
+
+fn check(leaf: &CertificateDer<'_>, side: Side, bundle: &TrustBundle, now: SystemTime) -> Result<(), Error> {
     match peer::decide(std::slice::from_ref(leaf), side, bundle, now) {
         Ok(_) => Ok(()),
         Err(why) => Err(invalid(why)),

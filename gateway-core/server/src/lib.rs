@@ -79,7 +79,6 @@ mod admission;
 mod answering;
 mod certificates;
 mod client_certificates;
-mod client_names;
 mod datagrams;
 mod detect;
 mod dispatch;

@@ -25,7 +25,6 @@ use tower_layer::Layer;
 use tower_service::Service;
 use towpath_gateway_core::{Accepted, BoxIo, Live, TlsFacts, TlsVersion};
 
-use crate::client_names::element;
 use crate::{Drain, EdgeConfig};
 
 /// Applies [`Terminate`].
@@ -160,6 +159,6 @@ fn facts(session: &ServerConnection, proven: bool) -> Option<TlsFacts> {
         server_name: session.server_name().map(Arc::from),
         alpn,
         identity: None,
-        forwarded_cert: leaf.and_then(element),
+        forwarded_cert: leaf.and_then(|leaf| towpath_forwarded_cert::element(None, leaf)),
     })
 }

@@ -11,7 +11,7 @@ use towpath_gateway_core::{
 };
 
 use super::*;
-use crate::authority::{Authority, DOMAIN, REVIEWS, WEB, svid};
+use crate::authority::{Authority, DAY, DOMAIN, REVIEWS, WEB, lives, root, svid};
 use crate::{AcceptLayer, Credential, Identity, MtlsMode, OriginateLayer};
 
 const PARTNER: &str = "spiffe://partner.example/ns/orders/sa/web";
@@ -105,6 +105,19 @@ fn a_leaf_is_taken_by_the_roots_of_its_own_domain_alone() {
     }
     // Six ways lead to either root, and the bundles have eleven domains with one.
     assert_eq!(accepted, 6 * 11);
+}
+
+#[test]
+fn a_root_that_expired_vouches_for_nobody() {
+    let now = std::time::SystemTime::now();
+    let (new, old) = (Authority::new(), Authority::rooted_in(lives(root(), now - 3 * DAY, now - DAY)));
+    let both = TrustBundle::new(DOMAIN.parse().unwrap(), vec![old.root.clone(), new.root.clone()]).unwrap();
+    for (kind, bundle) in [("alone", old.bundle()), ("beside another", both.clone())] {
+        assert!(!taken(&bundle, &old.sign(&svid(WEB)).0), "{kind}");
+    }
+    assert!(taken(&both, &new.sign(&svid(WEB)).0));
+    let federated = Authority::new().bundle().with_federated([old.bundle_of("partner.example")]);
+    assert!(!taken(&federated, &old.sign(&svid(PARTNER)).0));
 }
 
 #[test]

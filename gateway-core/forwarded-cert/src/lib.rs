@@ -1,4 +1,4 @@
-//! What a certificate says of its holder, for `X-Forwarded-Client-Cert`.
+//! What a certificate says of its holder, for `X-Forwarded-Client-Cert`: in the words of Envoy, `By;Hash;Subject;URI;DNS`.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -6,11 +6,17 @@ use std::sync::Arc;
 use aws_lc_rs::digest;
 use rustls_pki_types::CertificateDer;
 use towpath_gateway_core::ForwardedCert;
+use x509_parser::asn1_rs::{Any, ToDer as _};
 use x509_parser::oid_registry::Oid;
 use x509_parser::prelude::{AttributeTypeAndValue, FromDer as _, GeneralName, X509Certificate, X509Name};
 
-/// The element of a client's certificate. `None` if it cannot be read: nothing is said of it then.
-pub(crate) fn element(leaf: &CertificateDer<'_>) -> Option<Arc<str>> {
+/// The element of a client's certificate, written by a hop whose own certificate has the URI name `by`. `None` if it cannot be
+/// read: nothing is said of it then.
+///
+/// ```
+/// assert_eq!(towpath_forwarded_cert::element(None, &b"no certificate"[..].into()), None);
+/// ```
+pub fn element(by: Option<&str>, leaf: &CertificateDer<'_>) -> Option<Arc<str>> {
     let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
     let names = certificate.subject_alternative_name().ok()?;
     let names = names.as_ref().map(|names| names.value.general_names.as_slice()).unwrap_or_default();
@@ -24,7 +30,7 @@ pub(crate) fn element(leaf: &CertificateDer<'_>) -> Option<Arc<str>> {
         .collect();
     let hash = digest::digest(&digest::SHA256, leaf);
     let element = ForwardedCert {
-        by: None,
+        by,
         hash: hash.as_ref(),
         subject: &subject(certificate.subject()),
         uris: &uris,
@@ -63,10 +69,16 @@ fn attribute_text(text: &mut String, attribute: &AttributeTypeAndValue<'_>) {
                 Some(kind) => write!(text, "{kind}=#"),
                 None => write!(text, "{}=#", attribute.attr_type()),
             };
-            for byte in attribute.attr_value().data {
-                let _ = write!(text, "{byte:02X}");
-            }
+            hexadecimal(text, attribute.attr_value());
         }
+    }
+}
+
+/// A value as it is encoded, tag and length before it.
+fn hexadecimal(text: &mut String, value: &Any<'_>) {
+    let encoded = value.to_der_vec().unwrap_or_default();
+    for byte in encoded {
+        let _ = write!(text, "{byte:02X}");
     }
 }
 
@@ -124,7 +136,7 @@ mod tests {
         }
         params.subject_alt_names = sans;
         let leaf = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
-        let element = element(leaf.der()).unwrap();
+        let element = element(None, leaf.der()).unwrap();
         let (hash, rest) = element.split_once(';').unwrap();
         assert_eq!(hash.len(), "Hash=".len() + 64, "{hash}");
         rest.to_owned()
@@ -145,7 +157,15 @@ mod tests {
     }
 
     #[test]
+    fn what_has_no_name_is_told_by_its_encoding() {
+        assert_eq!(
+            told(&[(DnType::CustomDnType(vec![1, 2, 3, 4]), "x")], vec![]),
+            r##"Subject="1.2.3.4=#0C0178""##
+        );
+    }
+
+    #[test]
     fn what_is_no_certificate_says_nothing() {
-        assert_eq!(element(&CertificateDer::from(b"junk".to_vec())), None);
+        assert_eq!(element(None, &CertificateDer::from(b"junk".to_vec())), None);
     }
 }
