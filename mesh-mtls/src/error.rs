@@ -21,7 +21,7 @@ pub enum CredentialError {
     #[error("the trust bundle holds no root certificate; give at least one CA certificate")]
     NoRoots,
     /// The text is not PEM.
-    #[error("the PEM text cannot be read: {0}; give the file as the issuer wrote it")]
+    #[error("the PEM text cannot be read: {}; give the file as the issuer wrote it", pem_text(.0))]
     Pem(pem::Error),
     /// A root cannot be used.
     #[error(
@@ -100,4 +100,16 @@ pub enum CredentialError {
         /// Why.
         source: Box<CredentialError>,
     },
+}
+
+fn pem_text(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { end_marker } => {
+            format!("a section has no end, `{}`", String::from_utf8_lossy(end_marker).trim_end())
+        }
+        pem::Error::IllegalSectionStart { line } => {
+            format!("a section begins by `{}`", String::from_utf8_lossy(line).escape_debug())
+        }
+        other => other.to_string(),
+    }
 }

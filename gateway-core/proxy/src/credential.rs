@@ -11,7 +11,7 @@ use towpath_ca::{JoinToken, RenewalEvent, RenewalSettings, Signer, keep_fresh};
 use towpath_control::PlaneClient;
 use towpath_gateway_core::SpiffeId;
 use towpath_issuers::{IstioCa, IstioCaSettings, WorkloadEndpoint, follow as follow_agent};
-use towpath_mesh_mtls::{Credential, Identity, Svid};
+use towpath_mesh_mtls::{Credential, CredentialError, Identity, Svid};
 use towpath_observability::Readiness;
 
 use crate::Failure;
@@ -183,14 +183,23 @@ fn from_directory(dir: &Path, readiness: Readiness, gauges: Gauges) -> Result<Id
 /// The trust domain is the one that the certificate names; its chain must lead to `ca.crt` all the same.
 fn read(dir: &Path) -> Result<Credential, Failure> {
     let path = dir.join("tls.crt");
-    let named = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
-    let leaf = CertificateDer::from_pem_file(&path).map_err(|why| named(&why))?;
-    let svid = Svid::read(&leaf).map_err(|why| named(&why))?;
-    Ok(Credential::from_dir(dir, svid.id.trust_domain().parse()?)?)
+    let named = |why: CredentialError| format!("{}: {why}", path.display());
+    let pem = std::fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let leaf =
+        CertificateDer::pem_slice_iter(&pem).next().ok_or_else(|| named(CredentialError::NoCertificate))?;
+    let leaf = leaf.map_err(|why| named(CredentialError::Pem(why)))?;
+    let svid = Svid::read(&leaf).map_err(|why| named(why.into()))?;
+    let credential = Credential::from_dir(dir, svid.id.trust_domain().parse()?)?;
+    for root in credential.bundle().out_of_time(SystemTime::now()) {
+        tracing::warn!("{}: {root}: it vouches for nobody now", dir.join("ca.crt").display());
+    }
+    Ok(credential)
 }
 
 /// Takes new files into use; a broken new pair keeps the old one for as long as that holds.
 async fn follow(dir: PathBuf, mut watch: Watch, identity: Identity, readiness: Readiness, gauges: Gauges) {
+    // What was told is not told again: the log may be in the very directory that is watched.
+    let mut told = String::new();
     loop {
         tokio::select! {
             () = watch.changed() => {}
@@ -198,11 +207,16 @@ async fn follow(dir: PathBuf, mut watch: Watch, identity: Identity, readiness: R
         }
         match read(&dir) {
             Ok(credential) => {
-                gauges.certificate(credential.not_after());
-                tracing::info!("certificate for {} in use", credential.id());
-                identity.store(credential);
+                take(credential, &identity, &gauges);
+                told.clear();
             }
-            Err(error) => tracing::error!("{error}; the certificate before stays in use"),
+            Err(error) => {
+                let error = error.to_string();
+                if error != told {
+                    tracing::error!("{error}; the certificate before stays in use");
+                    told = error;
+                }
+            }
         }
         if identity.is_ready(SystemTime::now()) {
             readiness.done(CONDITION);
@@ -210,6 +224,24 @@ async fn follow(dir: PathBuf, mut watch: Watch, identity: Identity, readiness: R
             readiness.waiting(CONDITION, format!("the certificate in {} does not hold now", dir.display()));
         }
     }
+}
+
+/// Takes a credential into use, unless it is the one in use.
+fn take(credential: Credential, identity: &Identity, gauges: &Gauges) {
+    let before = identity.credential();
+    if before.as_ref().is_some_and(|before| {
+        before.chain() == credential.chain() && before.bundle().roots() == credential.bundle().roots()
+    }) {
+        return;
+    }
+    gauges.certificate(credential.not_after());
+    match before {
+        Some(before) if before.id() != credential.id() => {
+            tracing::warn!("certificate for {} in use: it was for {} before", credential.id(), before.id());
+        }
+        _ => tracing::info!("certificate for {} in use", credential.id()),
+    }
+    identity.store(credential);
 }
 
 /// Resolves when the certificate in use no longer holds; never, if it does not now.

@@ -8,7 +8,7 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use towpath_config::{Snapshot, Source, compile};
 use towpath_gateway_core::{Live, TlsVersion};
-use towpath_mesh_mtls::Refusals;
+use towpath_mesh_mtls::{Identity, Refusals};
 use towpath_observability::{AccessLog, Admin, Metrics, ProcessFacts, Readiness};
 use towpath_server::{Drain, Limits, Workers};
 
@@ -56,7 +56,7 @@ struct Process {
     log: AccessLog,
     drain: Drain,
     resources: Resources,
-    identity: Option<towpath_mesh_mtls::Identity>,
+    identity: Option<Identity>,
     min_tls_version: Live<TlsVersion>,
     snapshot: Option<Snapshot>,
     listeners: Option<Listeners>,
@@ -203,6 +203,12 @@ impl Process {
         self.fetchers.follow(snapshot.remote_jwks(), snapshot.mesh.private_jwks);
         for problem in &snapshot.problems {
             log::say(problem);
+        }
+        let proved = self.identity.as_ref().and_then(Identity::id);
+        if let (Some(proved), Some(meant)) = (proved, &snapshot.identity)
+            && proved != *meant
+        {
+            tracing::warn!("the certificate is for {proved}, and by the resources this workload is {meant}");
         }
         for hop in &snapshot.plaintext_hops {
             tracing::warn!("plaintext hop {} -> {}: {}", hop.from, hop.to, hop.why);

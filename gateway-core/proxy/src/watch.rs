@@ -1,5 +1,6 @@
 //! Tells when something below the paths of the configuration changed.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,15 +14,30 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// A burst longer than this is read while it goes on: a busy log in the same directory never settles.
 const LONGEST_BURST: Duration = Duration::from_secs(1);
 
+/// How often it is asked whether the paths stand for what is watched: what is replaced further up tells nobody.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
 /// Watches paths for as long as it lives.
 pub(crate) struct Watch {
+    #[allow(dead_code)] // held for its life alone
     watcher: RecommendedWatcher,
     paths: Vec<PathBuf>,
-    // What the paths stood for when they were last watched: a link may be turned to another directory.
-    real: Vec<Option<PathBuf>>,
+    // What the paths stood for when they were last watched.
+    places: Vec<Option<Place>>,
+    // Some of them could not be watched, and the watch is that of before.
+    stale: bool,
+    tell: mpsc::Sender<()>,
     changes: mpsc::Receiver<()>,
     // A change that was seen and not told yet.
     seen: bool,
+}
+
+/// What a path stands for: another directory may take its name, and a link may be turned.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    real: PathBuf,
+    device: u64,
+    inode: u64,
 }
 
 impl Watch {
@@ -29,57 +45,67 @@ impl Watch {
     /// by an editor, a link by a roll-out) is another file, and would be lost from sight.
     pub(crate) fn start(paths: &[PathBuf]) -> notify::Result<Self> {
         let (tell, changes) = mpsc::channel(1);
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            // A full channel holds a change that has not been looked at yet: one is enough.
-            if event.map_or(true, |event| !event.kind.is_access()) {
-                let _ = tell.try_send(());
-            }
-        })?;
-        place(&mut watcher, paths)?;
-        let (paths, real) = (paths.to_vec(), real(paths));
-        Ok(Self { watcher, paths, real, changes, seen: false })
+        let places = places(paths);
+        let watcher = watcher(paths, &tell)?;
+        Ok(Self { watcher, paths: paths.to_vec(), places, stale: false, tell, changes, seen: false })
     }
 
     /// Waits for a change, and until the burst that it belongs to is over. Dropping the future loses no change.
     pub(crate) async fn changed(&mut self) {
-        if !self.seen && self.changes.recv().await.is_none() {
-            return std::future::pending().await;
+        while !self.seen {
+            self.seen = match timeout(LOOK_AGAIN, self.changes.recv()).await {
+                Ok(_) => true,
+                Err(_) if self.stale => self.follow(),
+                Err(_) => places(&self.paths) != self.places,
+            };
         }
-        self.seen = true;
         let settled = async {
             while timeout(SETTLE, self.changes.recv()).await.is_ok_and(|change| change.is_some()) {}
         };
         let _ = timeout(LONGEST_BURST, settled).await;
-        self.follow_links();
+        self.follow();
         self.seen = false;
     }
 
-    /// Watches what the paths stand for now, before anybody reads it.
-    fn follow_links(&mut self) {
-        let real = real(&self.paths);
-        if real == self.real {
-            return;
+    /// Watches what the paths stand for now, before anybody reads it: the kernel watches directories and not their names, and
+    /// a new one may have the number of the old. Whether that could be done.
+    fn follow(&mut self) -> bool {
+        let places = places(&self.paths);
+        let watched = watcher(&self.paths, &self.tell);
+        self.stale = watched.is_err();
+        match watched {
+            Ok(watcher) => (self.watcher, self.places) = (watcher, places),
+            // A path that is gone is told by whoever reads it.
+            Err(error) => tracing::debug!("cannot watch the configuration: {error}"),
         }
-        self.real = real;
-        // A path that is gone is told by whoever reads it; its directory is watched on.
-        if let Err(error) = place(&mut self.watcher, &self.paths) {
-            tracing::warn!("cannot watch the configuration: {error}");
-        }
+        !self.stale
     }
 }
 
-fn place(watcher: &mut RecommendedWatcher, paths: &[PathBuf]) -> notify::Result<()> {
+fn watcher(paths: &[PathBuf], tell: &mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
+    let tell = tell.clone();
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+        // A full channel holds a change that has not been looked at yet: one is enough.
+        if event.map_or(true, |event| !event.kind.is_access()) {
+            let _ = tell.try_send(());
+        }
+    })?;
     for path in paths {
         watcher.watch(directory_of(path), RecursiveMode::NonRecursive)?;
         if path.is_dir() {
             watcher.watch(path, RecursiveMode::Recursive)?;
         }
     }
-    Ok(())
+    Ok(watcher)
 }
 
-fn real(paths: &[PathBuf]) -> Vec<Option<PathBuf>> {
-    paths.iter().map(|path| path.canonicalize().ok()).collect()
+/// The paths, and the directories that they stand in.
+fn places(paths: &[PathBuf]) -> Vec<Option<Place>> {
+    let place = |path: &Path| {
+        let (real, found) = (path.canonicalize().ok()?, path.metadata().ok()?);
+        Some(Place { real, device: found.dev(), inode: found.ino() })
+    };
+    paths.iter().flat_map(|path| [place(path), place(directory_of(path))]).collect()
 }
 
 fn directory_of(path: &Path) -> &Path {
@@ -98,8 +124,50 @@ mod tests {
     }
 
     fn fed_by(changes: mpsc::Receiver<()>) -> Watch {
-        let watcher = notify::recommended_watcher(|_: notify::Result<Event>| {}).unwrap();
-        Watch { watcher, paths: Vec::new(), real: Vec::new(), changes, seen: false }
+        Watch { changes, ..Watch::start(&[]).unwrap() }
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_replaced_is_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (current, next, old) =
+            (dir.path().join("current"), dir.path().join("next"), dir.path().join("old"));
+        std::fs::create_dir(&current).unwrap();
+        let mut watch = Watch::start(std::slice::from_ref(&current)).unwrap();
+        for written_anew in [false, true] {
+            if written_anew {
+                std::fs::remove_dir_all(&current).unwrap();
+                std::fs::create_dir(&current).unwrap();
+            } else {
+                std::fs::create_dir(&next).unwrap();
+                std::fs::rename(&current, &old).unwrap();
+                std::fs::rename(&next, &current).unwrap();
+            }
+            assert!(seen(&mut watch).await);
+            quiet(&mut watch).await;
+            std::fs::write(current.join("a.yaml"), "new").unwrap();
+            assert!(seen(&mut watch).await, "{written_anew}");
+            quiet(&mut watch).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_replaced_further_up_is_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (current, old) = (dir.path().join("a/b/c"), dir.path().join("old"));
+        std::fs::create_dir_all(&current).unwrap();
+        let mut watch = Watch::start(std::slice::from_ref(&current)).unwrap();
+        std::fs::rename(dir.path().join("a"), old).unwrap();
+        std::fs::create_dir_all(&current).unwrap();
+        assert!(seen(&mut watch).await);
+        quiet(&mut watch).await;
+        std::fs::write(current.join("a.yaml"), "new").unwrap();
+        assert!(seen(&mut watch).await);
+    }
+
+    /// Waits until nothing more is told of what was done before.
+    async fn quiet(watch: &mut Watch) {
+        while timeout(SETTLE * 4, watch.changed()).await.is_ok() {}
     }
 
     #[tokio::test]
