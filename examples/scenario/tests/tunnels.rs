@@ -31,6 +31,21 @@ fn answer(mut stream: TcpStream) -> String {
     answer
 }
 
+/// Why a client that speaks TLS 1.2 alone gets nowhere.
+fn refusal_of_tls_1_2(at: SocketAddr) -> rustls::Error {
+    let provider = rustls::crypto::aws_lc_rs::default_provider().into();
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let name = "app.example".try_into().unwrap();
+    let mut client = rustls::ClientConnection::new(config.into(), name).unwrap();
+    let mut stream = TcpStream::connect(at).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    client.complete_io(&mut stream).unwrap_err().downcast().unwrap()
+}
+
 #[test]
 fn what_goes_through_a_tunnel_is_held_to_later_policies() {
     let (tunnels, application) = (free(), free());
@@ -44,7 +59,11 @@ fn what_goes_through_a_tunnel_is_held_to_later_policies() {
     mesh.write("who.yaml", &who("web, books"));
     // Tunnels alone lead in: nobody is to come by the port itself.
     let takes = format!("80={}>{application}", free());
-    let _server = mesh.sidecar("shop/app", &["--inbound", &takes, "--hbone", &tunnels.to_string()]);
+    // A socket of both families.
+    let both = format!("[::ffff:{}]:{}", tunnels.ip(), tunnels.port());
+    let _server = mesh.sidecar("shop/app", &["--inbound", &takes, "--hbone", &both]);
+    let refusal = refusal_of_tls_1_2(tunnels);
+    assert_eq!(refusal, rustls::Error::AlertReceived(rustls::AlertDescription::ProtocolVersion));
     let near = [free(), free()];
     let _clients: Vec<_> = ["shop/web", "shop/books"]
         .iter()

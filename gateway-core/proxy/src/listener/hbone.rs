@@ -9,7 +9,7 @@ use http::StatusCode;
 use tower::ServiceBuilder;
 use towpath_auth::{AuthorizationPolicies, Http};
 use towpath_config::{Duty, Listener};
-use towpath_gateway_core::{Connection, HttpService, Live};
+use towpath_gateway_core::{Connection, HttpService, Live, TlsVersion};
 use towpath_mesh_mtls::MtlsMode;
 use towpath_server::{ConnectionService, Serve, Tunnels};
 
@@ -57,7 +57,8 @@ impl Hbone {
         let ports: HashMap<u16, Inside> = self.ports.iter().map(inside).collect();
         let tunnels = Tunnels::new(move |target, connection| opened(&ports, target, connection));
         let serve = Serve::new(HttpService::new(tunnels), shared.limits, shared.drain.clone());
-        let accept = shared.accept(Live::new(MtlsMode::Strict));
+        // HBONE is of TLS 1.3, as ztunnel and Envoy have it.
+        let accept = shared.accept(Live::new(MtlsMode::Strict)).minimum_version(Live::new(TlsVersion::Tls13));
         ConnectionService::new(ServiceBuilder::new().layer(accept).service(serve))
     }
 }
@@ -75,7 +76,9 @@ fn opened(
     target: SocketAddr,
     connection: &Connection,
 ) -> Result<(ConnectionService, Connection), StatusCode> {
-    let inside = ports.get(&target.port()).filter(|_| target.ip() == connection.local.ip());
+    // A socket of both families says the addresses of IPv4 in the form of IPv6.
+    let here = connection.local.ip().to_canonical();
+    let inside = ports.get(&target.port()).filter(|_| target.ip().to_canonical() == here);
     let inside = inside.ok_or(StatusCode::BAD_REQUEST)?;
     let http = if inside.http { Http::Ahead } else { Http::None };
     if !inside.policies.load().evaluate_connection(connection, target.port(), http).allowed {
