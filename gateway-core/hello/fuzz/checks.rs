@@ -1,8 +1,9 @@
 //! What must hold for any bytes. The fuzzer runs it, and so does a plain test over the corpus.
 
-use towpath_hello::{Hello, Reader};
+use rustls::server::Acceptor;
+use towpath_hello::{LARGEST, Reader};
 
-/// A hello says the same however its bytes come, and once it is whole more bytes do not change it.
+/// A hello says the same however its bytes come, and what a server of TLS reads in it.
 pub(crate) fn hello(bytes: &[u8]) {
     let whole = Reader::default().take(bytes);
     let (mut reader, mut pieces) = (Reader::default(), Ok(None));
@@ -13,13 +14,22 @@ pub(crate) fn hello(bytes: &[u8]) {
         }
     }
     match (&whole, &pieces) {
-        (Ok(Some(whole)), Ok(Some(pieces))) => {
-            assert_eq!(whole, pieces);
-            assert!(whole.server_name.as_deref().is_none_or(|name| name == name.to_ascii_lowercase()));
-            assert!(!whole.offers(&[]));
-        }
-        // What comes behind a hello is looked at as far as it came with it.
-        (Ok(None), Ok(None)) | (Err(_), Err(_) | Ok(Some(Hello { .. }))) => {}
+        (Ok(whole), Ok(pieces)) => assert_eq!(whole, pieces),
+        (Err(_), Err(_)) => {}
         other => panic!("{other:?}"),
     }
+    let (mut server, mut rest) = (Acceptor::default(), bytes);
+    if bytes.len() > LARGEST || server.read_tls(&mut rest).is_err() {
+        return;
+    }
+    let Ok(Some(accepted)) = server.accept() else { return };
+    let theirs = accepted.client_hello();
+    let Ok(ours) = whole else {
+        // It takes names of other kinds than hosts for none.
+        assert_eq!(theirs.server_name(), None);
+        return;
+    };
+    let ours = ours.unwrap();
+    assert_eq!(ours.server_name.as_deref(), theirs.server_name().map(str::to_ascii_lowercase).as_deref());
+    assert!(ours.protocols.iter().map(Vec::as_slice).eq(theirs.alpn().into_iter().flatten()));
 }

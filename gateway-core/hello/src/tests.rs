@@ -22,6 +22,66 @@ fn first_flight(name: &'static str, protocols: &[&str]) -> Vec<u8> {
     bytes
 }
 
+/// A hello with these extensions, by number and content.
+fn with_extensions(extensions: &[(u16, Vec<u8>)]) -> Vec<u8> {
+    let sized = |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat();
+    let each = |(kind, content): &(u16, Vec<u8>)| [&kind.to_be_bytes()[..], &sized(content)].concat();
+    let extensions: Vec<u8> = extensions.iter().flat_map(each).collect();
+    let body = [&[3, 1][..], &[7; 32], &[0], &sized(&[0, 47]), &[1, 0], &sized(&extensions)].concat();
+    let message = [&[1, 0][..], &sized(&body)].concat();
+    [&[0x16, 3, 1][..], &sized(&message)].concat()
+}
+
+/// The content of a server name extension.
+fn names(names: &[&[u8]]) -> Vec<u8> {
+    let sized = |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat();
+    sized(&names.iter().flat_map(|name| [&[0][..], &sized(name)].concat()).collect::<Vec<_>>())
+}
+
+#[test]
+fn it_is_read_whatever_it_asks_for() {
+    // TLS 1.1, and names that are none of DNS: whoever ends TLS may take them.
+    for (name, read) in [
+        (&b"outbound|80||Api.example"[..], Some("outbound|80||api.example")),
+        (b"db.1", Some("db.1")),
+        (b"-a_b", Some("-a_b")),
+        ("h\u{f6}st".as_bytes(), Some("h\u{f6}st")),
+        (&[b'a'; 200], Some(&*"a".repeat(200))),
+        (b"\xff", None),
+        (b"10.0.0.1", None),
+    ] {
+        let hello = at_once(&with_extensions(&[(0, names(&[name]))])).unwrap();
+        assert_eq!(hello.server_name.as_deref(), read, "{name:?}");
+    }
+    for (protocols, read) in [
+        (&b"\x00\x06\x05istio"[..], &[&b"istio"[..]][..]),
+        (b"\x00\x00", &[]),
+        (b"\x00\x01\x00", &[]),
+        (b"\x00\x02\x05a", &[]),
+        (b"", &[]),
+    ] {
+        let hello = at_once(&with_extensions(&[(99, vec![1]), (16, protocols.to_vec())])).unwrap();
+        assert_eq!(hello.protocols, read, "{protocols:?}");
+    }
+    assert_eq!(at_once(&with_extensions(&[])).unwrap().server_name, None);
+}
+
+#[test]
+fn what_two_readers_may_read_two_ways_is_an_error() {
+    let name = |name: &[u8]| (0, names(&[name]));
+    for extensions in [
+        vec![(0, names(&[b"a.example", b"b.example"]))],
+        vec![name(b"a.example"), name(b"b.example")],
+        vec![(16, b"\x00\x03\x02h2".to_vec()), (16, b"\x00\x06\x05istio".to_vec())],
+        vec![name(b"")],
+        vec![name(b"a\0b")],
+        vec![(0, vec![])],
+        vec![(0, [&names(&[b"a"])[..], &[0]].concat())],
+    ] {
+        assert!(at_once(&with_extensions(&extensions)).is_err(), "{extensions:?}");
+    }
+}
+
 /// The same handshake message in records of this many bytes (RFC 8446 section 5.1).
 fn in_records(flight: &[u8], size: usize) -> Vec<u8> {
     let message = &flight[5..];
@@ -70,9 +130,15 @@ async fn it_may_come_in_any_segments_and_records() {
 #[test]
 fn what_is_no_hello_is_an_error() {
     let flight = first_flight("a.example", &[]);
-    for bytes in
-        [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x16\x03\x01", &flight[..flight.len() - 1], b"", b"SSH-2.0-a\r\n"]
-    {
+    let nothing = [&[0x16, 3, 1, 0, 0][..], &flight].concat();
+    for bytes in [
+        &nothing[..],
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01",
+        &flight[..flight.len() - 1],
+        b"",
+        b"SSH-2.0-a\r\n",
+    ] {
         assert!(at_once(bytes).is_err(), "{bytes:?}");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! - **reads** the client's hello (RFC 8446 section 4.1.2)
 //! - **writes** `connection.passed_name`
-//! - **ends a connection** that sends no TLS hello, none in time, or one larger than 64 KiB
+//! - **ends a connection** that sends no TLS hello, none in time, or one larger than 16 KiB
 //! - **settings** the handshake timeout, [`Drain`]
 //! - **place** on the accept stack, where [`TerminateLayer`](crate::TerminateLayer) stands where TLS ends
 
