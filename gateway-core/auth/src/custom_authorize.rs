@@ -6,8 +6,9 @@
 //! - **ends a request with** the provider's own answer (`ExternalDenied` in the log, with the policy); `ExternalAuthFailed`
 //!   if it could not be asked, or is not there; `BodyTooLarge` (413)
 //! - **settings** live [`AuthorizationPolicies`]; the service by which providers are reached
-//! - **place** right before [`AuthorizeLayer`](crate::AuthorizeLayer), with the same policies: Istio decides CUSTOM, DENY,
-//!   ALLOW in this order, and what a provider allows DENY and ALLOW policies may still refuse
+//! - **place** before [`JwtLayer`](crate::JwtLayer) and [`AuthorizeLayer`](crate::AuthorizeLayer), with the latter's policies, as
+//!   in Istio: a provider may send clients to fetch a token, or give them one, and no rule of CUSTOM sees what a token says; what
+//!   a provider allows DENY and ALLOW policies may still refuse
 
 use std::mem;
 use std::sync::Arc;

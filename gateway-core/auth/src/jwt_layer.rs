@@ -7,7 +7,8 @@
 //!   token is for another audience, as in Istio
 //! - **settings** live [`RequestAuthentications`]; without rules everything passes. A request without a token passes: that
 //!   there must be one is an authorization policy's to say
-//! - **place** after path normalization, before authorization and all that changes headers by who asks
+//! - **place** after path normalization and CUSTOM policies, whose providers may give tokens; before authorization and all that
+//!   changes headers by who asks
 
 use std::sync::Arc;
 use std::task::{Context as Task, Poll};

@@ -35,6 +35,9 @@ pub(crate) fn report(work: &mut Work<'_>, guard: &Guard, offered: Offered) {
             if rule.contradicts_itself(policy.action) {
                 let why = "what one of its fields takes another leaves out";
                 tell(work, policy, place, (Severity::Error, why));
+            } else if policy.action == Action::Custom && rule.needs().token {
+                let why = "it asks for a token, and CUSTOM policies are asked before tokens are looked at";
+                tell(work, policy, place, (Severity::Error, why));
             } else if let Some(found) = lacking(rule, offered) {
                 tell(work, policy, place, found);
             }

@@ -254,6 +254,20 @@ fn what_passes_an_authorizer_of_http_by_is_told() {
 }
 
 #[test]
+fn a_custom_rule_that_asks_for_a_token_is_told_of() {
+    let tokens = "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: r, namespace: shop}\nspec: {jwtRules: [{issuer: a, jwks: '{\"keys\": []}'}]}\n---\n";
+    for (field, told) in [("requestPrincipals", true), ("notRequestPrincipals", false)] {
+        let rule = format!("{{from: [{{source: {{{field}: ['*']}}}}]}}");
+        let custom =
+            policy("p", "shop", &format!("{{action: CUSTOM, provider: {{name: http}}, rules: [{rule}]}}"));
+        let snapshot = compiled(&[WORLD, PROVIDERS, tokens, &custom], &sidecar("shop/pages-0", ""));
+        let found = problems(&snapshot);
+        let why = "a rule holds for no request: it asks for a token, and CUSTOM policies are asked before";
+        assert_eq!(found.iter().any(|problem| problem.contains(why)), told, "{field}: {found:?}");
+    }
+}
+
+#[test]
 fn providers_that_make_no_sense_are_refused_with_their_place() {
     for (spec, message) in [
         ("{name: a}", "is `envoyExtAuthzHttp` or `envoyExtAuthzGrpc`"),

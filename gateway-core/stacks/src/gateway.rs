@@ -24,10 +24,10 @@ pub fn gateway(parts: Parts, entry: Entry) -> impl HttpStack {
         .layer(CorsLayer::new())
         .layer(ApiKeyLayer::new())
         .layer(ExternalAuthLayer::new(parts.upstream.clone()))
-        .layer(JwtLayer::new(entry.authentication))
         .layer(
             CustomAuthorizeLayer::new(entry.authorization.clone(), parts.upstream.clone()).port(entry.port),
         )
+        .layer(JwtLayer::new(entry.authentication))
         .layer(AuthorizeLayer::new(entry.authorization).port(entry.port))
         .layer(RateLimitLayer::new(parts.limits))
         .layer(InjectLayer::new())

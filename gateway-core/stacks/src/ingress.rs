@@ -18,10 +18,10 @@ pub fn ingress(parts: Parts, entry: Entry) -> impl HttpStack {
         .layer(Side::Edge.normalize(entry.normalization))
         .layer(RouteLayer::new(entry.routes))
         .layer(ExternalAuthLayer::new(parts.upstream.clone()))
-        .layer(JwtLayer::new(entry.authentication))
         .layer(
             CustomAuthorizeLayer::new(entry.authorization.clone(), parts.upstream.clone()).port(entry.port),
         )
+        .layer(JwtLayer::new(entry.authentication))
         .layer(AuthorizeLayer::new(entry.authorization).port(entry.port))
         .layer(InjectLayer::new())
         .layer(RespondLayer::new())

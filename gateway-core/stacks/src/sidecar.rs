@@ -23,10 +23,10 @@ pub fn sidecar_inbound(parts: Parts, entry: Entry) -> impl HttpStack {
         .layer(Side::Mesh.normalize(entry.normalization))
         .layer(ForwardClientCertLayer::append())
         .layer(RouteLayer::new(entry.routes))
-        .layer(JwtLayer::new(entry.authentication))
         .layer(
             CustomAuthorizeLayer::new(entry.authorization.clone(), parts.upstream.clone()).port(entry.port),
         )
+        .layer(JwtLayer::new(entry.authentication))
         .layer(AuthorizeLayer::new(entry.authorization).port(entry.port))
         .layer(FilterLayer::new())
         .service(parts.upstream)

@@ -12,7 +12,7 @@ use http::header::HOST;
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tower::{Layer, Service, ServiceExt, service_fn};
-use towpath_auth::{ConnectionAuthorizeLayer, Facts, Http, HttpFacts};
+use towpath_auth::{Action, ConnectionAuthorizeLayer, Facts, Http, HttpFacts};
 use towpath_gateway_core::{
     Accepted, Body, Connection, Context, Fault, Flow, HttpService, Live, Reason, Request, Response, TlsFacts,
     TlsVersion,
@@ -171,16 +171,9 @@ pub(super) fn matches(sidecar: &Sidecar, fact: &Fact) -> Option<Vec<Match>> {
     let (mut parts, ()) = request.into_parts();
     let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).map(ToOwned::to_owned);
     let method = parts.method.to_string();
+    let (headers, query) = (parts.headers.clone(), parts.uri.query().map(ToOwned::to_owned));
     let token = sidecar.guard.authentication.authenticate(&mut parts, SystemTime::now()).ok().flatten();
-    let http = HttpFacts {
-        method: &method,
-        host: host.as_deref(),
-        path: &path,
-        query: parts.uri.query(),
-        headers: &parts.headers,
-        token: token.as_ref(),
-    };
-    let facts = Facts {
+    let with = |http| Facts {
         principal: connection.identity(),
         source_ip: Some(connection.peer.ip()),
         remote_ip: Some(connection.peer.ip()),
@@ -189,11 +182,19 @@ pub(super) fn matches(sidecar: &Sidecar, fact: &Fact) -> Option<Vec<Match>> {
         server_name: connection.server_name(),
         http: Http::Request(http),
     };
-    let told = sidecar.guard.authorization.matches(&facts).map(|(policy, rule)| Match {
-        action: policy.action.to_string(),
-        policy: policy.name.to_string(),
-        rule,
-    });
+    let (method, host, path) = (&*method, host.as_deref(), &*path);
+    // CUSTOM policies are asked before the token is looked for.
+    let first = HttpFacts { method, host, path, query: query.as_deref(), headers: &headers, token: None };
+    let (query, headers) = (parts.uri.query(), &parts.headers);
+    let then = HttpFacts { method, host, path, query, headers, token: token.as_ref() };
+    let (first, then) = (with(first), with(then));
+    let policies = &sidecar.guard.authorization;
+    let told =
+        policies.matches(&first).zip(policies.matches(&then)).map(|((policy, first), (_, then))| Match {
+            action: policy.action.to_string(),
+            policy: policy.name.to_string(),
+            rule: if policy.action == Action::Custom { first } else { then },
+        });
     Some(told.collect())
 }
 
