@@ -2,8 +2,8 @@
 //!
 //! - **reads** ALPN in `connection.tls`; where that settles nothing, the first bytes, for a limited time
 //! - **writes** nothing; what was read is put back
-//! - **ends a connection** that ends before it sent anything
-//! - **settings** the time that a client has to send its first byte
+//! - **ends a connection** that ends before it sent anything, and one that begins HTTP later than it may
+//! - **settings** the time that a client has to show what it speaks
 //! - **place** on the accept stack, inside whatever ends TLS; two services are behind it
 
 use std::io;
@@ -14,15 +14,18 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 use tower_service::Service;
-use towpath_gateway_core::{Accepted, Connection, Prefixed};
+use towpath_gateway_core::{Accepted, BoxIo, Connection, Prefixed};
 
+use crate::first_line::{LONGEST, Shown, shows};
 use crate::sniff::agreed;
+use crate::watched::Watched;
 
-/// Longer than any method of HTTP that there is (`UPDATEREDIRECTREF`, RFC 4437).
-const ROOM: usize = 24;
+/// Enough for most methods, and the beginning of a target.
+const ROOM: usize = 32;
 
 /// Hands a connection to one of two services: to `http` if it begins as HTTP/1 or HTTP/2 does, to `opaque` if not. A client
-/// that waits for the server to speak first, as with SMTP, is opaque once it was silent for the time that it has.
+/// that waits for the server to speak first, as with SMTP, is opaque once it was silent for the time that it has; if it comes
+/// to speak HTTP then, and the server has said nothing, the connection ends before a request went through.
 #[derive(Debug, Clone)]
 pub struct Detect<H, O> {
     http: H,
@@ -31,10 +34,10 @@ pub struct Detect<H, O> {
 }
 
 impl<H, O> Detect<H, O> {
-    /// How long a client may be silent. Shorter than clients of HTTP keep connections open ahead of need makes those opaque.
+    /// How long a client may be silent. Clients of HTTP that open connections ahead of need, and use them later, open others.
     pub const LIMIT: Duration = Duration::from_secs(5);
 
-    /// Waits for the first byte of a client for [`Detect::LIMIT`].
+    /// Waits for what a client speaks for [`Detect::LIMIT`].
     pub fn new(http: H, opaque: O) -> Self {
         Self { http, opaque, limit: Self::LIMIT }
     }
@@ -63,15 +66,22 @@ where
         Box::pin(async move {
             let Accepted { mut io, connection } = accepted;
             // Reading has a box of its own, which is not kept while the connection lives.
-            let (shown, bytes) = match Box::pin(look(&mut io, &connection, ready.limit)).await {
-                Ok(Some(found)) => found,
-                Ok(None) => return Ok(()),
+            let first = match Box::pin(look(&mut io, &connection, ready.limit)).await {
+                Ok(first) => first,
                 Err(error) => {
                     tracing::debug!(peer = %connection.peer, %error, "the connection broke off before it showed what it is");
                     return Ok(());
                 }
             };
-            let accepted = Accepted { io: Box::new(Prefixed::new(bytes, io)), connection };
+            let (shown, io): (_, BoxIo) = match first {
+                First::Nothing => return Ok(()),
+                First::Shown(shown, bytes) => (shown, Box::new(Prefixed::new(bytes, io))),
+                First::Unsettled(bytes) => {
+                    let io = Watched::new(bytes.clone(), io);
+                    (Shown::Opaque, Box::new(Prefixed::new(bytes, io)))
+                }
+            };
+            let accepted = Accepted { io, connection };
             match shown {
                 Shown::Http => ready.http.call(accepted).await,
                 Shown::Opaque => ready.opaque.call(accepted).await,
@@ -80,26 +90,28 @@ where
     }
 }
 
-/// What a connection carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shown {
-    Http,
-    Opaque,
+/// What the first bytes say, and the bytes.
+#[derive(Debug, PartialEq, Eq)]
+enum First {
+    /// The connection ended before a byte came.
+    Nothing,
+    Shown(Shown, Vec<u8>),
+    /// The client was silent for too long for HTTP, and may yet come to it.
+    Unsettled(Vec<u8>),
 }
 
-/// `None` if the connection ended before a byte came.
 async fn look(
     io: &mut (impl AsyncRead + Unpin),
     connection: &Connection,
     limit: Duration,
-) -> io::Result<Option<(Shown, Vec<u8>)>> {
+) -> io::Result<First> {
     if agreed(connection.tls.as_ref()).is_some() {
-        return Ok(Some((Shown::Http, Vec::new())));
+        return Ok(First::Shown(Shown::Http, Vec::new()));
     }
     let mut seen = Vec::with_capacity(ROOM);
     let reading = async {
         loop {
-            let missing = ROOM - seen.len();
+            let missing = LONGEST.saturating_sub(seen.len());
             let ended = io.take(missing as u64).read_buf(&mut seen).await? == 0;
             match shows(&seen) {
                 Some(shown) => return Ok(Some(shown)),
@@ -110,23 +122,8 @@ async fn look(
         }
     };
     match timeout(limit, reading).await {
-        Ok(shown) => shown.map(|shown| shown.map(|shown| (shown, seen))),
-        Err(_) => Ok(Some((Shown::Opaque, seen))),
-    }
-}
-
-/// The verdict on the bytes so far: a method, a space and the first character of a target (RFC 9112 section 3), which the
-/// preface of HTTP/2 has, too. `None` while they may still become that.
-fn shows(seen: &[u8]) -> Option<Shown> {
-    let method =
-        seen.iter().take_while(|byte| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_')).count();
-    match seen.get(method..).unwrap_or_default() {
-        [] if seen.len() < ROOM => None,
-        [b' '] if method > 0 => None,
-        // Origin form, asterisk form, and absolute form; the authority form of CONNECT.
-        [b' ', b'/' | b'*' | b'h' | b'H', ..] if method > 0 => Some(Shown::Http),
-        [b' ', ..] if seen.starts_with(b"CONNECT ") => Some(Shown::Http),
-        _ => Some(Shown::Opaque),
+        Ok(shown) => shown.map(|shown| shown.map_or(First::Nothing, |shown| First::Shown(shown, seen))),
+        Err(_) => Ok(First::Unsettled(seen)),
     }
 }
 
@@ -135,47 +132,14 @@ mod tests {
     use std::convert::Infallible;
     use std::sync::{Arc, Mutex};
 
-    use proptest::prelude::*;
     use tokio::io::{AsyncWriteExt, duplex};
     use tokio::time::Instant;
     use tower::{ServiceExt, service_fn};
 
     use super::*;
 
-    #[test]
-    fn a_method_and_a_target_are_http() {
-        for (bytes, shown) in [
-            (&b""[..], None),
-            (b"GET", None),
-            (b"GET ", None),
-            (b"GET /", Some(Shown::Http)),
-            (b"OPTIONS * HTTP/1.1", Some(Shown::Http)),
-            (b"GET http://a/", Some(Shown::Http)),
-            (b"M-SEARCH *", Some(Shown::Http)),
-            (b"CONNECT a:1", Some(Shown::Http)),
-            (b"PRI * HTTP/2.0", Some(Shown::Http)),
-            (b"get /", Some(Shown::Opaque)),
-            (b" /", Some(Shown::Opaque)),
-            (b"PING\r\n", Some(Shown::Opaque)),
-            (b"EHLO a.example", Some(Shown::Opaque)),
-            (b"SSH-2.0-a", Some(Shown::Opaque)),
-            (b"\x16\x03\x01", Some(Shown::Opaque)),
-            (b"ABCDEFGHIJKLMNOPQRSTUVWX", Some(Shown::Opaque)),
-        ] {
-            assert_eq!(shows(bytes), shown, "{}", String::from_utf8_lossy(bytes));
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn more_bytes_never_change_a_verdict(bytes in "[A-C /*h\r-]{0,24}", at in 0_usize..24) {
-            let early = shows(bytes.as_bytes().get(..at).unwrap_or(bytes.as_bytes()));
-            prop_assert!(early.is_none() || early == shows(bytes.as_bytes()));
-        }
-    }
-
     /// Which service was called, and with what bytes.
-    async fn served(bytes: &'static [u8], ends: bool) -> Vec<(&'static str, Vec<u8>)> {
+    async fn served(bytes: &'static [u8], late: Option<&'static [u8]>) -> Vec<(&'static str, Vec<u8>)> {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let service = |name: &'static str| {
             let seen = Arc::clone(&seen);
@@ -183,7 +147,7 @@ mod tests {
                 let seen = Arc::clone(&seen);
                 async move {
                     let mut all = Vec::new();
-                    accepted.io.read_buf(&mut all).await.unwrap();
+                    let name = if accepted.io.read_buf(&mut all).await.is_ok() { name } else { "cut" };
                     seen.lock().unwrap().push((name, all));
                     Ok::<_, Infallible>(())
                 }
@@ -191,20 +155,20 @@ mod tests {
         };
         let (mut client, io) = duplex(1024);
         client.write_all(bytes).await.unwrap();
-        let client = (!ends).then_some(client);
         let at = "127.0.0.1:1".parse().unwrap();
         let accepted = Accepted { io: Box::new(io), connection: Connection::plaintext(at, at) };
         let detect = Detect::new(service("http"), service("opaque"));
         let answer = async move {
             detect.oneshot(accepted).await.unwrap();
         };
-        if let Some(mut client) = client {
+        if let Some(late) = late {
             let greet = async {
                 tokio::time::sleep(Duration::from_secs(6)).await;
-                client.write_all(b"late").await.unwrap();
+                let _ = client.write_all(late).await;
             };
             tokio::join!(answer, greet);
         } else {
+            drop(client);
             answer.await;
         }
         Arc::try_unwrap(seen).unwrap().into_inner().unwrap()
@@ -212,16 +176,23 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn each_goes_its_way_with_all_its_bytes() {
-        assert_eq!(served(b"GET / HTTP/1.1\r\n", true).await, [("http", b"GET / HTTP/1.1\r\n".to_vec())]);
-        assert_eq!(served(b"\0\x01", true).await, [("opaque", b"\0\x01".to_vec())]);
-        assert_eq!(served(b"GE", true).await, [("opaque", b"GE".to_vec())]);
-        assert_eq!(served(b"", true).await, []);
+        assert_eq!(served(b"GET / HTTP/1.1\r\n", None).await, [("http", b"GET / HTTP/1.1\r\n".to_vec())]);
+        assert_eq!(served(b"\0\x01", None).await, [("opaque", b"\0\x01".to_vec())]);
+        assert_eq!(served(b"GE", None).await, [("opaque", b"GE".to_vec())]);
+        assert_eq!(served(b"", None).await, []);
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_for_the_server_is_opaque_in_time() {
         let begun = Instant::now();
-        assert_eq!(served(b"", false).await, [("opaque", b"late".to_vec())]);
+        assert_eq!(served(b"", Some(b"late")).await, [("opaque", b"late".to_vec())]);
         assert!(begun.elapsed() < Duration::from_secs(7));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn http_that_begins_late_does_not_pass_for_something_else() {
+        assert_eq!(served(b"", Some(b"GET /admin HTTP/1.1\r\n")).await, [("cut", Vec::new())]);
+        assert_eq!(served(b"\r\n", Some(b"GET /admin HTTP/1.1\r\n")).await, [("opaque", b"\r\n".to_vec())]);
+        assert_eq!(served(b"get", Some(b" /admin HTTP/1.1\r\n")).await, [("opaque", b"get".to_vec())]);
     }
 }

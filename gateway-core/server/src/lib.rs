@@ -84,6 +84,7 @@ mod detect;
 mod dispatch;
 mod drain;
 mod drive;
+mod first_line;
 mod h1;
 mod limits;
 mod listen;
@@ -97,6 +98,7 @@ mod sniff;
 mod tls;
 mod tunnels;
 mod until_drained;
+mod watched;
 mod workers;
 
 pub use accept::{Accept, serve_on, serve_with};
