@@ -67,7 +67,7 @@ impl Wire {
         }
         let mut wire = Self { near: near_machine, far: far_machine };
         for machine in [&mut wire.near, &mut wire.far] {
-            if let Err(why) = tried(&machine.inside(&machine.listing())) {
+            if let Err(why) = tried(&machine.inside(machine.listing())) {
                 eprintln!("skipped: {} does not work in a namespace here: {why}", tool.name());
                 return None;
             }
@@ -137,17 +137,17 @@ impl Machine {
         done(&self.inside(&line))
     }
 
-    fn listing(&self) -> [&'static str; 3] {
+    fn listing(&self) -> &'static [&'static str] {
         match self.tool {
-            Tool::Nft => ["nft", "list", "ruleset"],
-            Tool::Iptables => ["iptables", "-t", "nat"],
+            Tool::Nft => &["nft", "list", "ruleset"],
+            Tool::Iptables => &["iptables", "-t", "nat", "-S"],
         }
     }
 
     /// All rules there are.
     pub fn rules(&self) -> String {
         match self.tool {
-            Tool::Nft => done(&self.inside(&self.listing())),
+            Tool::Nft => done(&self.inside(self.listing())),
             Tool::Iptables => {
                 let of = |program| done(&self.inside(&[program, "-t", "nat", "-S"]));
                 of("iptables") + &of("ip6tables")
