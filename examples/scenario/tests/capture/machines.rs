@@ -15,12 +15,29 @@ pub enum Tool {
 }
 
 impl Tool {
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Nft => "nft",
             Self::Iptables => "iptables",
         }
     }
+
+    /// The commands that list all rules.
+    fn listings(self) -> &'static [&'static [&'static str]] {
+        match self {
+            Self::Nft => &[&["nft", "list", "ruleset"]],
+            Self::Iptables => &[&["iptables", "-t", "nat", "-S"], &["ip6tables", "-t", "nat", "-S"]],
+        }
+    }
+}
+
+/// Whether a program is installed; says so if not.
+fn installed(program: &str) -> bool {
+    let there = Command::new(program).arg("--version").output().is_ok();
+    if !there {
+        eprintln!("skipped: `{program}` is not installed");
+    }
+    there
 }
 
 /// Two machines with a wire between them.
@@ -37,11 +54,8 @@ impl Wire {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = |side: &str| format!("towpath-{}-{number}-{side}", std::process::id());
         let (a, b) = (name("a"), name("b"));
-        for program in ["ip", tool.name(), "setpriv", "bash"] {
-            if Command::new(program).arg("--version").output().is_err() {
-                eprintln!("skipped: `{program}` is not installed");
-                return None;
-            }
+        if !["ip", tool.name(), "setpriv", "bash"].into_iter().all(installed) {
+            return None;
         }
         let mut machines = Vec::new();
         for name in [a, b] {
@@ -67,9 +81,11 @@ impl Wire {
         }
         let mut wire = Self { near: near_machine, far: far_machine };
         for machine in [&mut wire.near, &mut wire.far] {
-            if let Err(why) = tried(&machine.inside(machine.listing())) {
-                eprintln!("skipped: {} does not work in a namespace here: {why}", tool.name());
-                return None;
+            for listing in tool.listings() {
+                if let Err(why) = tried(&machine.inside(listing)) {
+                    eprintln!("skipped: {} does not work in a namespace here: {why}", listing[0]);
+                    return None;
+                }
             }
             machine.rules_before = machine.rules();
         }
@@ -131,28 +147,18 @@ impl Machine {
 
     /// Runs `capture` and says what it said.
     pub fn capture(&self, args: &[&str]) -> String {
-        let tool = ["--tool", self.tool.name()];
-        let line: Vec<_> =
-            [SCENARIO, "sidecar", "capture"].iter().chain(args).chain(&tool).copied().collect();
-        done(&self.inside(&line))
+        let args = [args, &["--tool", self.tool.name()]].concat();
+        self.capture_under(&[], &args).unwrap_or_else(|why| panic!("{}: {why}", args.join(" ")))
     }
 
-    fn listing(&self) -> &'static [&'static str] {
-        match self.tool {
-            Tool::Nft => &["nft", "list", "ruleset"],
-            Tool::Iptables => &["iptables", "-t", "nat", "-S"],
-        }
+    /// Runs `capture` under another command, with the tool that its arguments name: what it said, or why it failed.
+    pub fn capture_under(&self, command: &[&str], args: &[&str]) -> Result<String, String> {
+        tried(&self.inside(&[command, &[SCENARIO, "sidecar", "capture"], args].concat()))
     }
 
     /// All rules there are.
     pub fn rules(&self) -> String {
-        match self.tool {
-            Tool::Nft => done(&self.inside(self.listing())),
-            Tool::Iptables => {
-                let of = |program| done(&self.inside(&[program, "-t", "nat", "-S"]));
-                of("iptables") + &of("ip6tables")
-            }
-        }
+        self.tool.listings().iter().map(|listing| done(&self.inside(listing))).collect()
     }
 
     /// What a client that knows of no sidecar is answered; empty if the connection is refused or closed.
@@ -163,6 +169,11 @@ impl Machine {
     /// The same for a client that is not captured.
     pub fn sidecars_user_get(&self, host: &str, port: u16) -> String {
         self.get(&[], host, port)
+    }
+
+    /// Connects again and again, and ends with the first connection that comes about.
+    pub fn knocking(&self, host: &str, port: u16) -> Process {
+        self.start(&["bash", "-c", &format!("until : <>/dev/tcp/{host}/{port}; do :; done")])
     }
 
     fn get(&self, user: &[&str], host: &str, port: u16) -> String {
@@ -187,6 +198,12 @@ impl Drop for Machine {
 
 /// Ended with its handle.
 pub struct Process(Child);
+
+impl Process {
+    pub fn is_running(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+}
 
 impl Drop for Process {
     fn drop(&mut self) {

@@ -134,3 +134,65 @@ fn a_change_of_services_needs_no_new_rule() {
     wait_for("the Service to go", || web.client_get("10.96.0.11", 81).is_empty());
     assert!(web.client_get(SERVICE[0], 80).starts_with("HTTP/1.1 200"));
 }
+
+/// As root, but without the right to change rules.
+const WITHOUT_RIGHTS: [&str; 2] = ["setpriv", "--bounding-set=-net_admin"];
+
+#[test]
+fn new_rules_take_the_place_of_those_of_before_at_once() {
+    for tool in [Tool::Nft, Tool::Iptables] {
+        let Some(wire) = Wire::laid(tool, WEB, APP, SERVICES) else { continue };
+        let (web, app) = (&wire.near, &wire.far);
+        let _application = app.service("[::]:8080");
+        // There is no sidecar: whoever gets through was not captured.
+        app.capture(&["up"]);
+        let mut knocking = APP.map(|address| web.knocking(address, 8080));
+        for excluded in 1..=8 {
+            app.capture(&["up", "--exclude-inbound-ports", &excluded.to_string()]);
+        }
+        app.capture(&["up", "--outbound", "0"]);
+        for (client, address) in knocking.iter_mut().zip(APP) {
+            assert!(client.is_running(), "{tool:?}: a connection to {address} went past the rules");
+        }
+        // The application is there to be reached, and who knocks is still at it.
+        app.capture(&["down"]);
+        wait_for("the port to be open", || knocking.iter_mut().all(|client| !client.is_running()));
+        assert_eq!(app.rules(), app.rules_before);
+    }
+}
+
+#[test]
+fn an_error_of_iptables_leaves_the_rules_of_before() {
+    let Some(wire) = Wire::laid(Tool::Iptables, WEB, APP, SERVICES) else { return };
+    let app = &wire.far;
+    let broken = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("/bin/false", broken.path().join("ip6tables-restore")).unwrap();
+    let path = format!("PATH={}:{}", broken.path().display(), std::env::var("PATH").unwrap());
+    let up = ["up", "--tool", "iptables", "--exclude-inbound-ports", "7"];
+    let failing = || app.capture_under(&["env", &path], &up).unwrap_err();
+
+    assert!(failing().contains("`ip6tables-restore` failed"));
+    assert_eq!(app.rules(), app.rules_before, "one family alone would let the other pass by");
+    app.capture(&["up"]);
+    let rules = app.rules();
+    failing();
+    assert_eq!(app.rules(), rules);
+}
+
+#[test]
+fn what_cannot_be_removed_is_not_said_to_be_gone() {
+    for tool in [Tool::Nft, Tool::Iptables] {
+        let Some(wire) = Wire::laid(tool, WEB, APP, SERVICES) else { continue };
+        let app = &wire.far;
+        app.capture(&["up"]);
+        let rules = app.rules();
+        let down = ["down", "--tool", tool.name()];
+        for args in [&down[..], &down[..1]] {
+            let why = app.capture_under(&WITHOUT_RIGHTS, args).unwrap_err();
+            assert!(why.contains("it needs root or CAP_NET_ADMIN"), "{args:?}: {why}");
+            let why = app.capture_under(&["env", "PATH=/nonexistent"], args).unwrap_err();
+            assert!(why.contains("installed"), "{args:?}: {why}");
+        }
+        assert_eq!(app.rules(), rules);
+    }
+}

@@ -5,90 +5,127 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use super::Tool;
-use super::rules::{Capture, Networks, TABLE, iptables_removal};
+use super::iptables::Chains;
+use super::rules::{Capture, Networks, TABLE};
 use crate::Failure;
 
 /// The tool that was asked for, or the one that is there.
 pub(super) fn chosen(tool: Option<Tool>) -> Result<Tool, Failure> {
-    match tool {
-        Some(tool) => Ok(tool),
-        None if is_there("nft") => Ok(Tool::Nft),
-        None if is_there("iptables") => Ok(Tool::Iptables),
-        None => {
-            Err("neither `nft` nor `iptables` is installed: install nftables, or name one with --tool".into())
-        }
-    }
+    tool.or_else(|| those_there().next()).ok_or_else(|| {
+        "neither `nft` nor `iptables` is installed: install nftables, or name one with --tool".into()
+    })
 }
 
-/// Writes the rules in place of those of before. Nothing is half written: each tool takes a family, or both, at once.
+/// Writes the rules in place of those of before, which stay in force on an error.
 pub(super) fn up(tool: Tool, capture: &Capture) -> Result<(), Failure> {
     match tool {
         Tool::Nft => {
             ok("nft", run("nft", &["-f", "-"], Some(&capture.nft()))?)?;
         }
         Tool::Iptables => {
-            remove_iptables()?;
-            for (program, family) in families() {
-                let written = run(program, &["--noflush"], Some(&capture.iptables(family)))
-                    .and_then(|output| ok(program, output));
-                if let Err(error) = written {
-                    // One family alone would let the other pass by.
-                    remove_iptables()?;
-                    return Err(error);
-                }
-            }
+            replace_iptables(|family| capture.iptables(family))?;
         }
     }
     Ok(())
 }
 
-/// The families of addresses that the system has.
-fn families() -> impl Iterator<Item = (&'static str, Networks)> {
-    let v6 = Path::new("/proc/net/if_inet6").exists().then_some(("ip6tables-restore", Networks::V6));
-    std::iter::once(("iptables-restore", Networks::V4)).chain(v6)
-}
-
 /// Removes the rules, of one tool or of each that is there. Says whether there were any.
 pub(super) fn down(tool: Option<Tool>) -> Result<bool, Failure> {
-    let mut removed = false;
-    if tool.map_or_else(|| is_there("nft"), |tool| tool == Tool::Nft) {
-        let listed = run("nft", &["list", "tables", "inet"], None)?;
-        let listed = ok("nft", listed)?;
-        if listed.lines().any(|line| line.split_whitespace().eq(["table", "inet", TABLE])) {
-            ok("nft", run("nft", &["delete", "table", "inet", TABLE], None)?)?;
-            removed = true;
-        }
+    let tools: Vec<_> = tool.map_or_else(|| those_there().collect(), |tool| vec![tool]);
+    if tools.is_empty() {
+        return Err(
+            "neither `nft` nor `iptables` is installed: what wrote the rules has to remove them".into()
+        );
     }
-    if tool.map_or_else(|| is_there("iptables"), |tool| tool == Tool::Iptables) {
-        removed |= remove_iptables()?;
-    }
-    Ok(removed)
+    // What one tool cannot do keeps no other from it.
+    let removed: Vec<_> = tools.into_iter().map(remove).collect();
+    removed.into_iter().try_fold(false, |any, removed| Ok(any | removed?))
 }
 
-fn remove_iptables() -> Result<bool, Failure> {
-    let mut removed = false;
-    for program in ["iptables", "ip6tables"] {
-        for (leads, chain) in iptables_removal() {
-            // As often as it was added; what is not there is no error.
-            while run(program, &leads, None)?.status.success() {
-                removed = true;
+fn remove(tool: Tool) -> Result<bool, Failure> {
+    match tool {
+        Tool::Nft => {
+            let listed = ok("nft", run("nft", &["list", "tables", "inet"], None)?)?;
+            let there = listed.lines().any(|line| line.split_whitespace().eq(["table", "inet", TABLE]));
+            if there {
+                ok("nft", run("nft", &["delete", "table", "inet", TABLE], None)?)?;
             }
-            for command in chain {
-                removed |= run(program, &command, None)?.status.success();
-            }
+            Ok(there)
         }
+        Tool::Iptables => replace_iptables(|_| Chains::default()),
     }
-    Ok(removed)
 }
 
-fn is_there(program: &str) -> bool {
-    Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+/// What writes the rules of a family.
+#[derive(Debug, Clone, Copy)]
+struct Programs {
+    family: Networks,
+    list: &'static str,
+    restore: &'static str,
+}
+
+/// Of the families of addresses that the system has.
+fn families() -> Vec<Programs> {
+    let v4 = Programs { family: Networks::V4, list: "iptables", restore: "iptables-restore" };
+    let v6 = Programs { family: Networks::V6, list: "ip6tables", restore: "ip6tables-restore" };
+    if Path::new("/proc/net/if_inet6").exists() { vec![v4, v6] } else { vec![v4] }
+}
+
+impl Programs {
+    fn chains(self) -> Result<Chains, Failure> {
+        let output = run(self.list, &["-t", "nat", "-S"], None)?;
+        // A kernel that has no such table.
+        if String::from_utf8_lossy(&output.stderr).contains("do you need to insmod?") {
+            return Ok(Chains::default());
+        }
+        Ok(Chains::listed(&ok(self.list, output)?))
+    }
+
+    fn replace(self, old: &Chains, new: &Chains) -> Result<(), Failure> {
+        if !old.is_empty() || !new.is_empty() {
+            ok(self.restore, run(self.restore, &["--noflush"], Some(&old.replaced_by(new)))?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Says whether there were chains of before.
+fn replace_iptables(new: impl Fn(Networks) -> Chains) -> Result<bool, Failure> {
+    let mut before = Vec::new();
+    for programs in families() {
+        before.push((programs, programs.chains()?));
+    }
+    for (at, (programs, old)) in before.iter().enumerate() {
+        if let Err(error) = programs.replace(old, &new(programs.family)) {
+            // One family alone would let the other pass by.
+            for (programs, old) in before.iter().take(at) {
+                programs.replace(&new(programs.family), old)?;
+            }
+            return Err(error);
+        }
+    }
+    Ok(before.iter().any(|(_, old)| !old.is_empty()))
+}
+
+/// The tools that are installed, the better one first.
+fn those_there() -> impl Iterator<Item = Tool> {
+    [Tool::Nft, Tool::Iptables].into_iter().filter(|tool| is_there(*tool))
+}
+
+fn is_there(tool: Tool) -> bool {
+    let runs = |program: &str| {
+        Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+    };
+    match tool {
+        Tool::Nft => runs("nft"),
+        Tool::Iptables => families().iter().all(|programs| runs(programs.list) && runs(programs.restore)),
+    }
 }
 
 fn run(program: &str, args: &[&str], input: Option<&str>) -> Result<Output, Failure> {
     let failed = |error: std::io::Error| -> Failure {
         match error.kind() {
-            std::io::ErrorKind::NotFound => format!("`{program}` is not installed").into(),
+            std::io::ErrorKind::NotFound => format!("`{program}` is not installed, or not in PATH").into(),
             _ => format!("cannot run `{program}`: {error}").into(),
         }
     };
@@ -108,7 +145,11 @@ fn ok(program: &str, output: Output) -> Result<String, Failure> {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let said = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("it did not say why").trim();
+    let said = said
+        .lines()
+        .find(|line| !line.trim().is_empty() && !line.starts_with('#'))
+        .unwrap_or("it did not say why")
+        .trim();
     let hint = match said {
         said if said.contains("Permission") || said.contains("not permitted") => {
             "; it needs root or CAP_NET_ADMIN"

@@ -1,12 +1,14 @@
 //! `capture`: has the kernel redirect the connections of a workload to its sidecar.
 
 mod apply;
+mod iptables;
 mod rules;
 
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use self::iptables::Chains;
 use self::rules::{Capture, Networks};
 use crate::Failure;
 use crate::check::print;
@@ -77,11 +79,14 @@ pub(crate) fn capture(args: &CaptureArgs) -> Result<ExitCode, Failure> {
             let capture = args.capture()?;
             match apply::chosen(args.tool)? {
                 Tool::Nft => print(&capture.nft()),
-                Tool::Iptables => print(&format_args!(
-                    "# iptables-restore --noflush\n{}# ip6tables-restore --noflush\n{}",
-                    capture.iptables(Networks::V4),
-                    capture.iptables(Networks::V6)
-                )),
+                Tool::Iptables => {
+                    let text = |family| Chains::default().replaced_by(&capture.iptables(family));
+                    print(&format_args!(
+                        "# iptables-restore --noflush\n{}# ip6tables-restore --noflush\n{}",
+                        text(Networks::V4),
+                        text(Networks::V6)
+                    ));
+                }
             }
         }
         CaptureCommand::Up(args) => {

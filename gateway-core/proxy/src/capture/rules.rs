@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use ipnet::IpNet;
 
-/// Of nftables; and the prefix of chains of iptables.
+use super::iptables::{Chains, INBOUND, OUTBOUND};
+
+/// Of nftables.
 pub(super) const TABLE: &str = "towpath";
 
 /// What is captured.
@@ -57,46 +59,27 @@ impl Capture {
         text
     }
 
-    /// For `iptables-restore --noflush` or its sister. Chains of before are emptied; what leads to them is added, so that it
-    /// has to be removed before.
-    pub(super) fn iptables(&self, family: Networks) -> String {
-        let mut text = "*nat\n".to_owned();
-        let mut chains: [(Option<u16>, &str, &str, String); 2] = [
-            (self.inbound, "PREROUTING", INBOUND, String::new()),
-            (self.outbound, "OUTPUT", OUTBOUND, String::new()),
-        ];
-        let [(_, _, _, inbound), (_, _, _, outbound)] = &mut chains;
-        inbound.push_str("-m addrtype ! --dst-type LOCAL -j RETURN\n-i lo -j RETURN\n");
-        iptables_ports(inbound, &self.inbound_ports);
-        let _ = writeln!(outbound, "-m owner --uid-owner {} -j RETURN\n-o lo -j RETURN", self.uid);
-        iptables_ports(outbound, &self.outbound_ports);
-        for network in self.outbound_networks.iter().filter(|network| family.has(network)) {
-            let _ = writeln!(outbound, "-d {network} -j RETURN");
+    /// The chains of iptables for this family.
+    pub(super) fn iptables(&self, family: Networks) -> Chains {
+        let mut chains = Chains::default();
+        if let Some(port) = self.inbound {
+            let mut rules =
+                vec!["-m addrtype ! --dst-type LOCAL -j RETURN".to_owned(), "-i lo -j RETURN".to_owned()];
+            rules.extend(iptables_ports(&self.inbound_ports));
+            rules.push(iptables_redirect(port));
+            chains.push(INBOUND, rules);
         }
-        let captured =
-            chains.iter().filter_map(|(port, hook, chain, rules)| Some(((*port)?, hook, chain, rules)));
-        for (port, hook, chain, rules) in captured {
-            let _ = writeln!(text, ":{chain} - [0:0]\n-A {hook} -p tcp -j {chain}");
-            for rule in rules.lines() {
-                let _ = writeln!(text, "-A {chain} {rule}");
-            }
-            let _ = writeln!(text, "-A {chain} -p tcp -j REDIRECT --to-ports {port}");
+        if let Some(port) = self.outbound {
+            let own = format!("-m owner --uid-owner {} -j RETURN", self.uid);
+            let mut rules = vec![own, "-o lo -j RETURN".to_owned()];
+            rules.extend(iptables_ports(&self.outbound_ports));
+            let networks = self.outbound_networks.iter().filter(|network| family.has(network));
+            rules.extend(networks.map(|network| format!("-d {network} -j RETURN")));
+            rules.push(iptables_redirect(port));
+            chains.push(OUTBOUND, rules);
         }
-        text.push_str("COMMIT\n");
-        text
+        chains
     }
-}
-
-const INBOUND: &str = "TOWPATH_INBOUND";
-const OUTBOUND: &str = "TOWPATH_OUTBOUND";
-
-/// The commands that take the chains out of the tables of iptables, each for itself: the rule of the hook, then the chain.
-pub(super) fn iptables_removal() -> [(Vec<&'static str>, [[&'static str; 4]; 2]); 2] {
-    let of = |hook, chain| {
-        let leads = vec!["-t", "nat", "-D", hook, "-p", "tcp", "-j", chain];
-        (leads, [["-t", "nat", "-F", chain], ["-t", "nat", "-X", chain]])
-    };
-    [of("PREROUTING", INBOUND), of("OUTPUT", OUTBOUND)]
 }
 
 fn nft_ports(text: &mut String, ports: &[u16]) {
@@ -106,10 +89,12 @@ fn nft_ports(text: &mut String, ports: &[u16]) {
     }
 }
 
-fn iptables_ports(text: &mut String, ports: &[u16]) {
-    for port in ports {
-        let _ = writeln!(text, "-p tcp --dport {port} -j RETURN");
-    }
+fn iptables_ports(ports: &[u16]) -> impl Iterator<Item = String> {
+    ports.iter().map(|port| format!("-p tcp --dport {port} -j RETURN"))
+}
+
+fn iptables_redirect(port: u16) -> String {
+    format!("-p tcp -j REDIRECT --to-ports {port}")
 }
 
 #[cfg(test)]
@@ -139,9 +124,13 @@ mod tests {
         assert_eq!(text.matches("return").count(), 7);
     }
 
+    fn iptables(capture: &Capture, family: Networks) -> String {
+        Chains::default().replaced_by(&capture.iptables(family))
+    }
+
     #[test]
     fn each_family_of_iptables_has_its_own_networks() {
-        let (v4, v6) = (capture().iptables(Networks::V4), capture().iptables(Networks::V6));
+        let (v4, v6) = (iptables(&capture(), Networks::V4), iptables(&capture(), Networks::V6));
         assert!(v4.contains("-A TOWPATH_OUTBOUND -d 10.9.0.0/16 -j RETURN") && !v4.contains("fd00"), "{v4}");
         assert!(v6.contains("-A TOWPATH_OUTBOUND -d fd00::/8 -j RETURN") && !v6.contains("10.9"), "{v6}");
         for text in [v4, v6] {
@@ -156,8 +145,8 @@ mod tests {
     #[test]
     fn a_way_that_is_not_captured_has_no_rule() {
         let one = Capture { inbound: None, ..capture() };
-        assert!(!one.nft().contains("prerouting") && !one.iptables(Networks::V4).contains("INBOUND"));
+        assert!(!one.nft().contains("prerouting") && !iptables(&one, Networks::V4).contains("INBOUND"));
         let other = Capture { outbound: None, ..capture() };
-        assert!(!other.nft().contains("skuid") && !other.iptables(Networks::V6).contains("OUTBOUND"));
+        assert!(!other.nft().contains("skuid") && !iptables(&other, Networks::V6).contains("OUTBOUND"));
     }
 }
