@@ -22,6 +22,13 @@ impl Tool {
         }
     }
 
+    pub fn other(self) -> Self {
+        match self {
+            Self::Nft => Self::Iptables,
+            Self::Iptables => Self::Nft,
+        }
+    }
+
     /// The commands that list all rules.
     fn listings(self) -> &'static [&'static [&'static str]] {
         match self {
@@ -158,7 +165,12 @@ impl Machine {
 
     /// All rules there are.
     pub fn rules(&self) -> String {
-        self.tool.listings().iter().map(|listing| done(&self.inside(listing))).collect()
+        self.rules_of(self.tool)
+    }
+
+    /// All rules that this tool knows of.
+    pub fn rules_of(&self, tool: Tool) -> String {
+        tool.listings().iter().map(|listing| done(&self.inside(listing))).collect()
     }
 
     /// What a client that knows of no sidecar is answered; empty if the connection is refused or closed.

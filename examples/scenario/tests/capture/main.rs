@@ -196,3 +196,25 @@ fn what_cannot_be_removed_is_not_said_to_be_gone() {
         assert_eq!(app.rules(), rules);
     }
 }
+
+#[test]
+fn rules_of_one_tool_take_over_from_those_of_the_other() {
+    let laid = |tool| Wire::laid(tool, WEB, APP, SERVICES);
+    let (Some(_), Some(wire)) = (laid(Tool::Nft), laid(Tool::Iptables)) else { return };
+    let (web, app) = (&wire.near, &wire.far);
+    let _application = app.service("[::]:8080");
+    let up = |tool: Tool| app.capture_under(&[], &["up", "--tool", tool.name()]).unwrap();
+    up(Tool::Nft);
+    let mut knocking = APP.map(|address| web.knocking(address, 8080));
+    for tool in [Tool::Iptables, Tool::Nft, Tool::Iptables, Tool::Nft] {
+        up(tool);
+        let ours = |tool: Tool| match tool {
+            Tool::Nft => app.rules_of(tool).contains("table inet towpath"),
+            Tool::Iptables => app.rules_of(tool).contains("TOWPATH"),
+        };
+        assert!(ours(tool) && !ours(tool.other()), "{tool:?}");
+    }
+    for (client, address) in knocking.iter_mut().zip(APP) {
+        assert!(client.is_running(), "a connection to {address} went past the rules");
+    }
+}

@@ -8,6 +8,7 @@ use super::Tool;
 use super::iptables::Chains;
 use super::rules::{Capture, Networks, TABLE};
 use crate::Failure;
+use crate::log::say;
 
 /// The tool that was asked for, or the one that is there.
 pub(super) fn chosen(tool: Option<Tool>) -> Result<Tool, Failure> {
@@ -16,7 +17,7 @@ pub(super) fn chosen(tool: Option<Tool>) -> Result<Tool, Failure> {
     })
 }
 
-/// Writes the rules in place of those of before, which stay in force on an error.
+/// Writes the rules in place of those of before, whichever tool wrote them; on an error those stay in force.
 pub(super) fn up(tool: Tool, capture: &Capture) -> Result<(), Failure> {
     match tool {
         Tool::Nft => {
@@ -24,6 +25,12 @@ pub(super) fn up(tool: Tool, capture: &Capture) -> Result<(), Failure> {
         }
         Tool::Iptables => {
             replace_iptables(|family| capture.iptables(family))?;
+        }
+    }
+    // Only now: for a moment both are in force, and never neither.
+    for other in those_there().filter(|other| *other != tool) {
+        if let Err(error) = remove(other) {
+            say(format_args!("rules that another tool wrote may still be in force: {error}"));
         }
     }
     Ok(())
