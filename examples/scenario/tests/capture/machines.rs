@@ -129,6 +129,11 @@ impl Machine {
 
     /// The sidecar of a pod, as root, which is not captured.
     pub fn sidecar(&self, config: &MeshDir, account: &str) -> Process {
+        self.sidecar_before("127.0.0.1", config, account)
+    }
+
+    /// The same, for an application at this address.
+    pub fn sidecar_before(&self, application: &str, config: &MeshDir, account: &str) -> Process {
         let (files, identity, workload) = (config.config(), config.identity(account), format!("{account}-0"));
         let process = self.start(&[
             SCENARIO,
@@ -143,6 +148,8 @@ impl Machine {
             "0.0.0.0:15006,[::]:15006",
             "--capture-outbound",
             "127.0.0.1:15001,[::1]:15001",
+            "--capture-app",
+            application,
             "--admin",
             "127.0.0.1:15021",
             "--workers",

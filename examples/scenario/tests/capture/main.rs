@@ -12,10 +12,12 @@ mod machines;
 use machines::{Tool, Wire};
 use support::{MeshDir, pod, policy, wait_for};
 
-/// The client's machine, the server's, the addresses of its Service, which no machine has, and the networks of such.
+/// The client's machine, the server's, the addresses of its Service, which no machine has, those of the client's own Services,
+/// and the networks of such.
 const WEB: [&str; 2] = ["10.80.0.1", "fd80::1"];
 const APP: [&str; 2] = ["10.80.0.2", "fd80::2"];
 const SERVICE: [&str; 2] = ["10.96.0.10", "fd96::10"];
+const OWN_SERVICE: [&str; 2] = ["10.96.0.20", "fd96::20"];
 const SERVICES: [&str; 2] = ["10.96.0.0/16", "fd96::/64"];
 
 /// The port of the application that nobody said anything of.
@@ -217,4 +219,59 @@ fn rules_of_one_tool_take_over_from_those_of_the_other() {
     for (client, address) in knocking.iter_mut().zip(APP) {
         assert!(client.is_running(), "a connection to {address} went past the rules");
     }
+}
+
+/// A Service of the client itself, with its own address as the only endpoint, by which it is called under a cluster address.
+fn own_service(family: usize) -> String {
+    let (kind, name) = [("IPv4", "own4"), ("IPv6", "own6")][family];
+    format!(
+        "---\napiVersion: v1\nkind: Service\nmetadata: {{namespace: shop, name: {name}}}\nspec: {{clusterIP: '{}', selector: {{app: \
+         web}}, ports: [{{name: http, port: 80, targetPort: 8080}}]}}\n---\napiVersion: discovery.k8s.io/v1\nkind: \
+         EndpointSlice\nmetadata: {{namespace: shop, name: {name}, labels: {{kubernetes.io/service-name: {name}}}}}\naddressType: \
+         {kind}\nendpoints: [{{addresses: ['{}'], targetRef: {{kind: Pod, name: web-0}}}}]\nports: [{{name: http, port: 8080}}]\n",
+        OWN_SERVICE[family], WEB[family]
+    )
+}
+
+fn itself(tool: Tool) {
+    let Some(wire) = Wire::laid(tool, WEB, APP, SERVICES) else { return };
+    let config = MeshDir::new(&[resources(), own_service(0), own_service(1)].concat());
+    config.write("mesh.yaml", &mesh("ALLOW_ANY"));
+    let (web, app) = (&wire.near, &wire.far);
+    let _application = web.service("[::]:8080");
+    let sidecar = web.sidecar(&config, "shop/web");
+    web.capture(&["up", "--uid", "0"]);
+    for (own, address) in OWN_SERVICE.into_iter().zip(WEB) {
+        let answer = web.client_get(own, 80);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{own}: {answer}");
+        assert!(answer.contains("URI=spiffe://cluster.local/ns/shop/sa/web"), "{own}: {answer}");
+        // Of what stays on the machine only the sidecar's own is captured, and not what is for the application.
+        assert!(web.client_get(address, 8080).starts_with("HTTP/1.1 200"), "{address}");
+        let answer = web.sidecars_user_get(address, 8080);
+        assert!(!answer.contains("200"), "{address}: {answer}");
+    }
+    for address in ["127.0.0.1", "::1"] {
+        assert!(web.sidecars_user_get(address, 8080).starts_with("HTTP/1.1 200"), "{address}");
+    }
+
+    // An application at an address of the machine that the rules do not know of: no connection may go round.
+    drop(sidecar);
+    config
+        .write("plain.yaml", &policy("PeerAuthentication", "shop", "default", "{mtls: {mode: PERMISSIVE}}"));
+    let _sidecar = web.sidecar_before(WEB[0], &config, "shop/web");
+    let answer = app.client_get(WEB[0], 8080);
+    assert!(answer.starts_with("HTTP/1.1 50"), "{answer}");
+    web.capture(&["up", "--uid", "0", "--app", WEB[0]]);
+    let answer = app.client_get(WEB[0], 8080);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[test]
+fn a_workload_reaches_its_own_service_by_nftables() {
+    itself(Tool::Nft);
+}
+
+#[test]
+fn a_workload_reaches_its_own_service_by_iptables() {
+    itself(Tool::Iptables);
 }

@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 
 pub(super) const INBOUND: &str = "TOWPATH_INBOUND";
 pub(super) const OUTBOUND: &str = "TOWPATH_OUTBOUND";
+pub(super) const OWN: &str = "TOWPATH_OWN";
 
 /// Each with the chain of the kernel that leads to it.
-const HOOKS: [(&str, &str); 2] = [(INBOUND, "PREROUTING"), (OUTBOUND, "OUTPUT")];
+const HOOKS: [(&str, &str); 3] = [(INBOUND, "PREROUTING"), (OWN, "OUTPUT"), (OUTBOUND, "OUTPUT")];
 
 /// The chains of one family of addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -4,6 +4,7 @@ mod apply;
 mod iptables;
 mod rules;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -37,7 +38,7 @@ enum CaptureCommand {
 /// What the rules say.
 #[derive(Debug, Args)]
 pub(crate) struct RuleArgs {
-    /// User whose connections are not captured: the one that the sidecar runs as, and nobody else
+    /// User whose connections to elsewhere are not captured: the one that the sidecar runs as, and nobody else
     #[arg(long, value_name = "UID", default_value_t = 1337)]
     uid: u32,
     /// Port of the sidecar's --capture-inbound; 0 leaves connections to the workload alone
@@ -55,6 +56,9 @@ pub(crate) struct RuleArgs {
     /// Networks that the workload reaches without the sidecar
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     exclude_outbound_networks: Vec<Network>,
+    /// Addresses of the application that the sidecar is given by --capture-app and --inbound: what it sends there is not captured
+    #[arg(long, value_name = "IP", value_delimiter = ',', default_values_t = [IpAddr::V4(Ipv4Addr::LOCALHOST)])]
+    app: Vec<IpAddr>,
     /// What writes the rules [default: nft where it is installed, else iptables]
     #[arg(long, value_enum)]
     tool: Option<Tool>,
@@ -123,6 +127,7 @@ impl RuleArgs {
             inbound_ports: self.exclude_inbound_ports.clone(),
             outbound_ports: self.exclude_outbound_ports.clone(),
             outbound_networks: networks,
+            applications: self.app.iter().map(IpAddr::to_canonical).collect(),
         })
     }
 }

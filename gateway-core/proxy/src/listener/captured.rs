@@ -10,7 +10,7 @@ use std::time::Duration;
 use tower::{Layer, Service, ServiceExt as _};
 use towpath_auth::AuthorizationPolicies;
 use towpath_config::{Duty, Listener, OutboundTrafficPolicy};
-use towpath_gateway_core::{Accepted, Live};
+use towpath_gateway_core::{Accepted, Connection, Live};
 use towpath_routing::FlowRoutes;
 use towpath_server::{CertificateError, ConnectionFuture, ConnectionService, Drain, UntilDrainedLayer};
 use towpath_stacks::{FlowEntry, layer4, passthrough};
@@ -57,6 +57,8 @@ impl Way {
 struct Door {
     name: Arc<str>,
     live: LiveDuty,
+    // Where the application is: an argument of the process.
+    application: Option<SocketAddr>,
     // Its connections end with it.
     drain: Drain,
 }
@@ -98,7 +100,8 @@ impl Captured {
                 doors.insert(key, Arc::clone(door));
             } else if let LiveSocket::Connections(live) = LiveSocket::new(listener, self.patience)? {
                 let (name, drain) = (Arc::clone(&listener.name), Drain::new(self.patience));
-                doors.insert(key, Arc::new(Door { name, live, drain }));
+                let application = application(&listener.duty);
+                doors.insert(key, Arc::new(Door { name, live, application, drain }));
             }
         }
         let stays = |key: &Key, door: &Arc<Door>| doors.get(key).is_some_and(|new| Arc::ptr_eq(new, door));
@@ -151,6 +154,19 @@ fn parts(duty: &Duty) -> (Way, &[Listener], OutboundTrafficPolicy) {
     }
 }
 
+fn application(duty: &Duty) -> Option<SocketAddr> {
+    let Duty::Inbound { app, .. } = duty else { return None };
+    let address = app.endpoints()?.first()?.address;
+    Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
+}
+
+/// Whether this is our own connection to the application, captured by rules that do not know where it is: to hand it on
+/// would be to take it in again, for ever.
+fn is_circle(doors: &Doors, connection: &Connection) -> bool {
+    connection.peer.ip() == connection.local.ip()
+        && doors.values().any(|door| door.application == Some(connection.local))
+}
+
 /// Hands each connection to the stack for its destination. A stack is made when the first connection needs it: a mesh has
 /// many Services, and a workload calls few.
 #[derive(Clone)]
@@ -196,6 +212,13 @@ impl Service<Accepted> for ByDestination {
     fn call(&mut self, accepted: Accepted) -> ConnectionFuture {
         let key = self.captured.way.key(accepted.connection.local);
         let doors = self.captured.doors.load();
+        if is_circle(&doors, &accepted.connection) {
+            tracing::warn!(
+                application = %accepted.connection.local,
+                "closed a connection to the application that was captured: give `capture up` its address by --app"
+            );
+            return Box::pin(self.refused.clone().oneshot(accepted));
+        }
         if let Some(door) = doors.get(&key) {
             return Box::pin(self.behind(&doors, key, door).oneshot(accepted));
         }
