@@ -35,6 +35,7 @@ mod accept;
 mod authority;
 mod bundle;
 mod credential;
+mod der;
 mod error;
 mod facts;
 mod files;

@@ -6,10 +6,10 @@ use std::time::SystemTime;
 use rustls_pki_types::CertificateDer;
 use towpath_gateway_core::{InvalidSpiffeId, SpiffeId};
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
 use x509_parser::prelude::FromDer;
 
-use crate::moment;
+use crate::{der, moment};
 
 /// What a workload certificate says of its holder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,7 +81,19 @@ impl Svid {
 fn whole<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, InvalidSvid> {
     let (rest, certificate) = X509Certificate::from_der(der).map_err(|_| InvalidSvid::Malformed)?;
     let unread = |extension: &ParsedExtension<'_>| matches!(extension, ParsedExtension::ParseError { .. });
-    if !rest.is_empty() || certificate.extensions().iter().any(|e| unread(e.parsed_extension())) {
+    let is_bad = |extension: &X509Extension<'_>| {
+        let strict = match extension.parsed_extension() {
+            ParsedExtension::SubjectAlternativeName(_) => der::is_sequence_of(extension.value, der::is_name),
+            ParsedExtension::BasicConstraints(_)
+            | ParsedExtension::KeyUsage(_)
+            | ParsedExtension::ExtendedKeyUsage(_) => {
+                der::element(extension.value).is_some_and(|(_, _, rest)| rest.is_empty())
+            }
+            _ => true,
+        };
+        unread(extension.parsed_extension()) || !strict
+    };
+    if !rest.is_empty() || certificate.extensions().iter().any(is_bad) {
         return Err(InvalidSvid::Malformed);
     }
     Ok(certificate)

@@ -116,7 +116,7 @@ async fn answers_that_cannot_be_used_are_refused() {
             let [leaf, _] = signed(a, m, WEB, Duration::from_hours(1)).try_into().unwrap();
             respond(vec![leaf.clone(), leaf])
         }),
-        ("does not lead to a root", |a, m| {
+        ("peers would refuse the chain", |a, m| {
             let [leaf, _] = signed(a, m, WEB, Duration::from_hours(1)).try_into().unwrap();
             respond(vec![leaf, authority().bundle().unwrap().to_pem()])
         }),

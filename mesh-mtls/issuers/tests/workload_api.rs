@@ -220,7 +220,7 @@ async fn what_is_broken_keeps_the_old_one_and_is_told() {
         (garbage(|s| s.key = rcgen::KeyPair::generate().unwrap().serialize_der()), "does not fit"),
         (garbage(|s| s.bundle.clear()), "no root certificate"),
         (garbage(|s| s.bundle = b"garbage".to_vec()), "its bundle is not certificates"),
-        (message(vec![foreign]), "does not lead to a root"),
+        (message(vec![foreign]), "peers would refuse the chain"),
         (message(vec![claims]), "the certificate is for spiffe://cluster.local/ns/shop/sa/books"),
         (Bytes::from_static(&[0, 0, 0, 0, 2, 0xff, 0xff]), "cannot be read"),
         (Bytes::from_static(&[1, 0, 0, 0, 0]), "compressed"),
