@@ -188,7 +188,11 @@ pub(crate) fn tunnels_out(
     to: SocketAddr,
 ) -> (Value, Value) {
     let (_, mut cluster) = outbound(mesh, account, peer, true, at, to);
-    cluster["transport_socket"]["typed_config"]["common_tls_context"]["alpn_protocols"] = json!(["h2"]);
+    let tls = &mut cluster["transport_socket"]["typed_config"]["common_tls_context"];
+    tls["alpn_protocols"] = json!(["h2"]);
+    // Istio asks for it; Envoy's clients speak TLS 1.2 at most by default.
+    tls["tls_params"] =
+        json!({"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"});
     let proxy = json!({"name": "tcp", "typed_config": {
         "@type": TCP_PROXY, "stat_prefix": "tcp", "cluster": "peer", "tunneling_config": {"hostname": target.to_string()},
     }});
