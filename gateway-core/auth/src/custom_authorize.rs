@@ -176,7 +176,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        Action, AuthorizationPolicy, AuthorizationRule, ExternalAuthProtocol, Operation, PathPattern, Values,
+        Action, AuthorizationPolicy, AuthorizationRule, ExternalAuthProtocol, ExternalHttp, Operation,
+        PathPattern, Values,
     };
 
     fn custom(name: &str, path: &str, provider: Option<&str>) -> AuthorizationPolicy {
@@ -185,11 +186,7 @@ mod tests {
             to: vec![Operation { paths, ..Operation::default() }],
             ..AuthorizationRule::default()
         };
-        let protocol = ExternalAuthProtocol::Http {
-            path_prefix: "".into(),
-            allowed_headers: Vec::new(),
-            allowed_response_headers: Vec::new(),
-        };
+        let protocol = ExternalAuthProtocol::Http(ExternalHttp::default());
         let mut policy = AuthorizationPolicy::new(name, Action::Custom, vec![rule]);
         policy.provider = provider.map(|backend| {
             Arc::new(ExternalAuth::new(name, Arc::new(Backend::unresolved(backend)), protocol))

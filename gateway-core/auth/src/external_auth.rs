@@ -23,7 +23,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 use towpath_gateway_core::{Body, Context, Fault, Reason, Request, Response};
 
-use crate::external::{ExternalAuth, ExternalVerdict, HeaderChanges, ask_external};
+use crate::external::{ExternalAuth, ExternalChanges, ExternalVerdict, ask_external};
 
 /// Applies [`AskExternally`].
 ///
@@ -32,7 +32,7 @@ use crate::external::{ExternalAuth, ExternalVerdict, HeaderChanges, ask_external
 ///
 /// use axum::{Router, http::StatusCode, routing::get};
 /// use tower::{ServiceBuilder, service_fn};
-/// use towpath_auth::{ExternalAuth, ExternalAuthLayer, ExternalAuthProtocol};
+/// use towpath_auth::{ExternalAuth, ExternalAuthLayer, ExternalAuthProtocol, ExternalHttp};
 /// use towpath_gateway_core::{Backend, Body, Fault, Request, RescueLayer, Response};
 ///
 /// // Stands in for a client that sends a request to its context's backend.
@@ -43,11 +43,8 @@ use crate::external::{ExternalAuth, ExternalVerdict, HeaderChanges, ask_external
 ///     }
 ///     Ok::<_, Fault>(answer)
 /// });
-/// let protocol = ExternalAuthProtocol::Http {
-///     path_prefix: "/check".into(),
-///     allowed_headers: Vec::new(),
-///     allowed_response_headers: Vec::new(),
-/// };
+/// let http = ExternalHttp { path_prefix: "/check".into(), ..ExternalHttp::default() };
+/// let protocol = ExternalAuthProtocol::Http(http);
 /// let auth = ExternalAuth::new("shop/web", Arc::new(Backend::unresolved("shop/auth:80")), protocol);
 /// let app: Router = Router::new().route("/", get(|| async { "hello" })).layer(
 ///     ServiceBuilder::new()
@@ -147,7 +144,7 @@ where
 /// What comes of a question.
 pub(crate) enum Asked {
     /// The request goes on, changed; its response is to be changed, too.
-    Goes(Request, HeaderChanges),
+    Goes(Request, Box<ExternalChanges>),
     /// This is the answer to the client.
     Ends(Response),
 }
@@ -163,13 +160,8 @@ where
     A: Service<Request, Response = Response, Error: Into<Fault>>,
 {
     let shown = shown(auth, &mut request).await?;
-    let (head, body) = request.into_parts();
-    let verdict = match ask_external(client, auth, &head, &shown).await {
-        Err(fault) if !auth.fail_open => return Err(fault),
-        Err(_) => ExternalVerdict::Allow(HeaderChanges::default()),
-        Ok(verdict) => verdict,
-    };
-    match verdict {
+    let (mut head, body) = request.into_parts();
+    match ask_external(client, auth, &head, &shown).await? {
         ExternalVerdict::Deny(response) => {
             // An inner rescue may have answered already; the first fault is the one that ended the request.
             let fault = Fault::new(Reason::ExternalDenied).with_detail("the external authorizer refuses");
@@ -177,9 +169,8 @@ where
             Ok(Asked::Ends(response))
         }
         ExternalVerdict::Allow(changes) => {
-            let mut request = Request::from_parts(head, body);
-            changes.to_request(request.headers_mut());
-            Ok(Asked::Goes(request, changes))
+            changes.to_request(&mut head);
+            Ok(Asked::Goes(Request::from_parts(head, body), Box::new(changes)))
         }
     }
 }

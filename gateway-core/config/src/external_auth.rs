@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use http::HeaderName;
 use serde_saphyr::Location;
-use towpath_auth::{ExternalAuth, ExternalAuthProtocol};
+use towpath_auth::{ExternalAuth, ExternalAuthProtocol, ExternalHttp, HeaderNames, Pattern};
 use towpath_gateway_core::Backend;
 
 use crate::document::Defect;
@@ -39,23 +38,32 @@ fn check_path(path: &Text, found: &mut Vec<Defect>) {
     }
 }
 
+/// Without a list of headers that are taken, all are.
 pub(crate) fn compile(spec: &ExternalAuthSpec, route: &str, backend: Arc<Backend>) -> ExternalAuth {
-    let names = |list: &[FieldName]| -> Vec<HeaderName> { list.iter().map(|name| name.0.clone()).collect() };
     let protocol = match (spec.protocol.value, &spec.http, &spec.grpc) {
-        (AuthProtocol::Grpc, _, grpc) => ExternalAuthProtocol::Grpc {
-            allowed_headers: grpc.as_ref().map(|grpc| names(&grpc.allowed_headers)).unwrap_or_default(),
-        },
+        (AuthProtocol::Grpc, _, grpc) => {
+            let allowed = grpc.as_ref().map_or(&[][..], |grpc| &grpc.allowed_headers);
+            ExternalAuthProtocol::Grpc {
+                allowed_headers: allowed.iter().map(|name| name.0.clone()).collect(),
+            }
+        }
         (AuthProtocol::Http, http, _) => {
             let (path, sent, taken) = http.as_ref().map_or((None, &[][..], &[][..]), |http| {
                 (http.path.as_ref(), &http.allowed_headers[..], &http.allowed_response_headers[..])
             });
-            ExternalAuthProtocol::Http {
+            let listed = || HeaderNames::Listed(exactly(taken));
+            ExternalAuthProtocol::Http(ExternalHttp {
                 path_prefix: path.map_or("", |path| path.value.as_str()).into(),
-                allowed_headers: names(sent),
-                allowed_response_headers: names(taken),
-            }
+                allowed_headers: exactly(sent),
+                to_backend: if taken.is_empty() { HeaderNames::All } else { listed() },
+                ..ExternalHttp::default()
+            })
         }
     };
     let max_body = spec.forward_body.as_ref().map_or(0, |forward| forward.max_size.into());
     ExternalAuth { max_body, ..ExternalAuth::new(route, backend, protocol) }
+}
+
+fn exactly(names: &[FieldName]) -> Vec<Pattern> {
+    names.iter().map(|name| Pattern::Exact(name.0.as_str().into())).collect()
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use http::{HeaderName, StatusCode};
-use towpath_auth::{ExternalAuth, ExternalAuthProtocol};
+use http::{HeaderName, HeaderValue, StatusCode};
+use towpath_auth::{ExternalAuth, ExternalAuthProtocol, ExternalHttp, HeaderNames, Pattern};
 use towpath_gateway_core::Backend;
 
 use crate::ObjectName;
@@ -11,8 +11,8 @@ use crate::backend::Carries;
 use crate::compile::Work;
 use crate::document::Defect;
 use crate::resources::Text;
-use crate::resources::leaf::{FieldName, Span};
-use crate::resources::towpath::{ExtensionProviderSpec, RequestBodySpec};
+use crate::resources::leaf::{FieldPattern, Span};
+use crate::resources::towpath::{ExtAuthzHttpSpec, ExtensionProviderSpec, RequestBodySpec};
 
 /// What is wrong with the providers by themselves.
 pub(crate) fn check(specs: &[ExtensionProviderSpec], found: &mut Vec<Defect>) {
@@ -36,6 +36,13 @@ pub(crate) fn check(specs: &[ExtensionProviderSpec], found: &mut Vec<Defect>) {
         {
             let message = format!("`{}` is not the status of a refusal, such as 403", status.value);
             found.push(Defect::new(status.referenced, message));
+        }
+        if let Some(http) = &spec.envoy_ext_authz_http {
+            for (name, value) in &http.include_additional_headers_in_check {
+                if let Err(message) = added_header(name, &value.value) {
+                    found.push(Defect::new(value.referenced, message));
+                }
+            }
         }
     }
 }
@@ -92,8 +99,42 @@ fn status_code(text: &str) -> Option<StatusCode> {
     (status.is_client_error() || status.is_server_error()).then_some(status)
 }
 
-fn names(list: &[FieldName]) -> Vec<HeaderName> {
-    list.iter().map(|name| name.0.clone()).collect()
+fn patterns(list: &[FieldPattern]) -> Vec<Pattern> {
+    list.iter().map(|pattern| pattern.0.clone()).collect()
+}
+
+/// A header of `includeAdditionalHeadersInCheck`. In its value Envoy takes `%` for the beginning of a command.
+fn added_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let header: Option<HeaderName> = name.parse().ok().filter(ExternalHttp::may_add);
+    let header = header.ok_or_else(|| format!("`{name}` is not the name of a header that can be added"))?;
+    let literal = value.replace("%%", "");
+    if literal.contains('%') {
+        return Err(format!("`{name}`: Envoy's commands are not carried out; `%%` stands for a `%`"));
+    }
+    let value = HeaderValue::from_str(&value.replace("%%", "%"));
+    Ok((header, value.map_err(|_| format!("`{name}`: a header value has no control characters"))?))
+}
+
+/// What an HTTP provider is sent, and what is taken from it. As in Istio, without a list nothing goes on to the backend, and
+/// a client sees the whole of a refusal.
+fn by_http(spec: &ExtAuthzHttpSpec) -> ExternalHttp {
+    let sent = match &spec.include_request_headers_in_check[..] {
+        [] => &spec.include_headers_in_check[..],
+        sent => sent,
+    };
+    let added = spec.include_additional_headers_in_check.iter();
+    let of_refusal = match &spec.headers_to_downstream_on_deny[..] {
+        [] => HeaderNames::All,
+        listed => HeaderNames::Listed(patterns(listed)),
+    };
+    ExternalHttp {
+        path_prefix: spec.path_prefix.as_deref().unwrap_or_default().into(),
+        allowed_headers: patterns(sent),
+        added_headers: added.filter_map(|(name, value)| added_header(name, &value.value).ok()).collect(),
+        to_backend: HeaderNames::Listed(patterns(&spec.headers_to_upstream_on_allow)),
+        to_client: HeaderNames::Listed(patterns(&spec.headers_to_downstream_on_allow)),
+        of_refusal,
+    }
 }
 
 /// Whom a policy asks by this name; `None` if nobody is there.
@@ -122,11 +163,7 @@ pub(crate) fn resolve(work: &mut Work<'_>, provider: &str, policy: &Arc<str>) ->
         }
     };
     let protocol = match &spec.envoy_ext_authz_http {
-        Some(http) => ExternalAuthProtocol::Http {
-            path_prefix: http.path_prefix.as_deref().unwrap_or_default().into(),
-            allowed_headers: names(&http.include_request_headers_in_check),
-            allowed_response_headers: names(&http.headers_to_upstream_on_allow),
-        },
+        Some(http) => ExternalAuthProtocol::Http(by_http(http)),
         None => ExternalAuthProtocol::Grpc { allowed_headers: Vec::new() },
     };
     let mut auth = ExternalAuth::new(Arc::clone(policy), backend, protocol);

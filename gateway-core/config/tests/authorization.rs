@@ -9,7 +9,10 @@ use common::{WORLD, compiled, gateway, problems, sidecar};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
-use towpath_auth::{AuthorizationPolicies, ExternalAuthProtocol, Facts, Http, HttpFacts, Verdict};
+use towpath_auth::{
+    AuthorizationPolicies, ExternalAuth, ExternalAuthProtocol, Facts, HeaderNames, Http, HttpFacts, Pattern,
+    Verdict,
+};
 use towpath_config::{Duty, GivenWorkload, Options, Snapshot};
 
 fn policy(name: &str, namespace: &str, spec: &str) -> String {
@@ -214,9 +217,7 @@ fn custom_policies_ask_the_providers_of_the_mesh() {
     assert!(found.is_empty(), "{found:?}");
     assert_eq!((&*http.name, &*http.backend.name), ("shop/p", "shop/ratings:9080"));
     assert_eq!((http.fail_open, http.status_on_error.as_u16(), http.timeout.as_secs()), (true, 503, 1));
-    assert!(
-        matches!(&http.protocol, ExternalAuthProtocol::Http { path_prefix, .. } if &**path_prefix == "/check")
-    );
+    assert!(matches!(&http.protocol, ExternalAuthProtocol::Http(http) if &*http.path_prefix == "/check"));
     let (grpc, found) = asked("grpc");
     assert!(found.is_empty(), "{found:?}");
     assert_eq!((&*grpc.backend.name, grpc.max_body, grpc.fail_open), ("shop/plain:80", 100, false));
@@ -231,6 +232,68 @@ fn custom_policies_ask_the_providers_of_the_mesh() {
     assert!(problems(&assumed).is_empty());
     let auth: Arc<_> = authorization(&assumed).iter().find_map(|policy| policy.provider.clone()).unwrap();
     assert_eq!(&*auth.backend.name, "any");
+}
+
+fn mesh_with(kind: &str, settings: &str) -> String {
+    format!(
+        "apiVersion: towpath.dev/v1alpha1\nkind: Mesh\nmetadata: {{name: m}}\n\
+         spec: {{extensionProviders: [{{name: p, {kind}: {{service: plain.shop, port: 80, {settings}}}}}]}}\n---\n"
+    )
+}
+
+/// The provider that a CUSTOM policy asks of this kind and with these settings, and what is told.
+fn provider(kind: &str, settings: &str) -> (Option<Arc<ExternalAuth>>, Vec<String>) {
+    let custom = policy("p", "shop", "{action: CUSTOM, provider: {name: p}, rules: [{}]}");
+    let snapshot = compiled(&[WORLD, &mesh_with(kind, settings), &custom], &sidecar("shop/pages-0", ""));
+    let asked = authorization(&snapshot).iter().find_map(|policy| policy.provider.clone());
+    (asked, problems(&snapshot))
+}
+
+#[test]
+fn providers_have_istios_fields() {
+    let http = |settings: &str| {
+        let (auth, found) = provider("envoyExtAuthzHttp", settings);
+        assert!(found.is_empty(), "{settings}: {found:?}");
+        let ExternalAuthProtocol::Http(http) = auth.unwrap().protocol.clone() else {
+            panic!("the protocol is HTTP")
+        };
+        http
+    };
+    let listed = |names: &[&str]| HeaderNames::Listed(names.iter().map(|name| Pattern::new(name)).collect());
+    let unset = http("pathPrefix: ''");
+    assert_eq!((unset.to_backend, unset.to_client), (HeaderNames::NONE, HeaderNames::NONE));
+    assert_eq!((unset.of_refusal, unset.allowed_headers), (HeaderNames::All, Vec::new()));
+    let set = http(
+        "pathPrefix: /check, includeRequestHeadersInCheck: [X-*, '*-id'], includeAdditionalHeadersInCheck: {X-Key: 100%%}, \
+         headersToUpstreamOnAllow: ['x-auth-*', x-user], headersToDownstreamOnAllow: [set-cookie], \
+         headersToDownstreamOnDeny: ['*']",
+    );
+    assert_eq!(set.allowed_headers, ["X-*", "*-id"].map(Pattern::new));
+    assert_eq!(set.added_headers["x-key"], "100%");
+    assert_eq!(set.to_backend, listed(&["x-auth-*", "x-user"]));
+    assert_eq!((set.to_client, set.of_refusal), (listed(&["set-cookie"]), listed(&["*"])));
+    assert_eq!(http("includeHeadersInCheck: [x-a]").allowed_headers, ["x-a"].map(Pattern::new));
+    let both = "includeHeadersInCheck: [x-a], includeRequestHeadersInCheck: [x-b]";
+    assert_eq!(http(both).allowed_headers, ["x-b"].map(Pattern::new));
+}
+
+#[test]
+fn what_is_wrong_with_a_provider_of_http_is_told_with_its_place() {
+    for (settings, message) in [
+        ("headersToUpstreamOnAllow: ['x-*-user']", "`x-*-user` is not a header name, perhaps with a `*`"),
+        ("headersToDownstreamOnDeny: ['**']", "`**` is not a header name"),
+        ("includeRequestHeadersInCheck: ['a b*']", "`a b*` is not a header name"),
+        ("includeRequestHeadersInCheck: [':path']", "`:path` is not a header name"),
+        (
+            "includeAdditionalHeadersInCheck: {host: a}",
+            "`host` is not the name of a header that can be added",
+        ),
+        ("includeAdditionalHeadersInCheck: {a b: c}", "`a b` is not the name of a header"),
+        ("includeAdditionalHeadersInCheck: {x-a: '%REQ(x)%'}", "`%%` stands for a `%`"),
+    ] {
+        let found = problems(&compiled(&[&mesh_with("envoyExtAuthzHttp", settings)], &gateway()));
+        assert!(found[0].contains(":4:") && found[0].contains(message), "{settings}: {found:?}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod common;
 
 use common::{WORLD, compiled, condition, gateway, in_scenario, problems, route, rule, status};
 use serde_json::json;
-use towpath_auth::{ExternalAuth, ExternalAuthProtocol};
+use towpath_auth::{ExternalAuth, ExternalAuthProtocol, HeaderNames, Pattern};
 use towpath_config::{Duty, Options, Role, Scenario, Snapshot};
 
 const PAGES: &str = "{name: pages, port: 9080}";
@@ -39,18 +39,14 @@ fn both_protocols_are_settings_of_the_rule() {
     let auth = policy(&snapshot);
     assert_eq!((&*auth.name, &*auth.backend.name, auth.max_body), ("shop/web", "shop/plain:80", 1024));
     assert_eq!((auth.status_on_error.as_u16(), auth.timeout), (403, ExternalAuth::TIMEOUT));
-    let ExternalAuthProtocol::Http { path_prefix, allowed_headers, allowed_response_headers } = auth.protocol
-    else {
-        panic!("the protocol is HTTP")
-    };
-    assert_eq!(
-        (&*path_prefix, &allowed_headers[..]),
-        ("/check", &["x-tenant"].map(|n| n.parse().unwrap())[..])
-    );
-    assert_eq!(
-        allowed_response_headers,
-        ["x-user", "x-role"].map(|n| n.parse::<http::HeaderName>().unwrap())
-    );
+    let ExternalAuthProtocol::Http(http) = auth.protocol else { panic!("the protocol is HTTP") };
+    assert_eq!((&*http.path_prefix, http.allowed_headers), ("/check", vec![Pattern::new("x-tenant")]));
+    assert_eq!(http.to_backend, HeaderNames::Listed(vec![Pattern::new("x-user"), Pattern::new("x-role")]));
+    assert_eq!((http.to_client, http.of_refusal), (HeaderNames::NONE, HeaderNames::All));
+
+    let text = with("{protocol: HTTP, backendRef: {name: plain, port: 80}, http: {}}");
+    let auth = policy(&compiled(&[WORLD, &text], &gateway()));
+    assert!(matches!(auth.protocol, ExternalAuthProtocol::Http(http) if http.to_backend == HeaderNames::All));
 
     let text = with("{protocol: GRPC, backendRef: {name: plain, port: 80}, grpc: {}}");
     let auth = policy(&compiled(&[WORLD, &text], &gateway()));

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use towpath_gateway_core::{Backend, Claim, SpiffeId, Token};
 
 use super::*;
+use crate::ExternalHttp;
 
 fn patterns(values: &[&str]) -> Vec<Pattern> {
     values.iter().map(|value| Pattern::new(value)).collect()
@@ -156,11 +157,7 @@ fn custom_policies_that_match_are_to_be_asked_about() {
     assert_eq!((verdict.allowed, verdict.ground), (false, Ground::NobodyToAsk));
     assert!(policies.evaluate(&Facts { http: Http::Ahead, ..get() }).allowed);
     let grpc = ExternalAuthProtocol::Grpc { allowed_headers: Vec::new() };
-    let http = ExternalAuthProtocol::Http {
-        path_prefix: "".into(),
-        allowed_headers: Vec::new(),
-        allowed_response_headers: Vec::new(),
-    };
+    let http = ExternalAuthProtocol::Http(ExternalHttp::default());
     for (protocol, asked) in [(grpc, 1), (http, 0)] {
         let mut gets = policy("gets", Action::Custom, vec![methods(&["GET"])]);
         let backend = Arc::new(Backend::unresolved("auth"));

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use towpath_gateway_core::{Backend, Body, Request, Response};
 
 use super::*;
-use crate::{Action, AuthorizationRule, ExternalAuthProtocol, Operation, Pattern, Values};
+use crate::{Action, AuthorizationRule, ExternalAuthProtocol, ExternalHttp, Operation, Pattern, Values};
 
 fn allow(operation: Operation) -> Live<AuthorizationPolicies> {
     let rule = AuthorizationRule { to: vec![operation], ..AuthorizationRule::default() };
@@ -108,11 +108,7 @@ async fn whom_custom_policies_name_is_asked_about_connections_without_http() {
         let rule = AuthorizationRule { to: vec![port(8080)], ..AuthorizationRule::default() };
         AuthorizationPolicy::new("d", Action::Deny, vec![rule])
     };
-    let by_http = ExternalAuthProtocol::Http {
-        path_prefix: "".into(),
-        allowed_headers: Vec::new(),
-        allowed_response_headers: Vec::new(),
-    };
+    let by_http = ExternalAuthProtocol::Http(ExternalHttp::default());
     let http = ExternalAuth::new("p", Arc::new(Backend::unresolved("no")), by_http);
     for (policies, to, refused, asked) in [
         (vec![custom("p", Some(asks("p", "yes")))], 8080, None, vec!["yes"]),

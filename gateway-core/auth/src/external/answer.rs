@@ -1,5 +1,6 @@
 //! What the answer of an authorization service comes to.
 
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use towpath_gateway_core::Response;
 
@@ -7,16 +8,18 @@ use towpath_gateway_core::Response;
 #[derive(Debug)]
 pub enum ExternalVerdict {
     /// It goes on, with these changes.
-    Allow(HeaderChanges),
+    Allow(ExternalChanges),
     /// It ends with this answer.
     Deny(Response),
 }
 
-/// Changes to headers that an authorization service asks for.
+/// Changes to a request and to its answer that an authorization service asks for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct HeaderChanges {
-    pub(super) remove: Vec<HeaderName>,
+pub struct ExternalChanges {
+    /// What the client sent under names of the service.
+    pub(super) withheld: Vec<HeaderName>,
     pub(super) request: Vec<Line>,
+    pub(super) remove: Vec<HeaderName>,
     pub(super) response: Vec<Line>,
 }
 
@@ -29,19 +32,23 @@ pub(super) struct Line {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
-    Append,
-    AddIfAbsent,
+    Add,
     Set,
+    AddIfAbsent,
     SetIfPresent,
 }
 
-impl HeaderChanges {
-    /// Makes the changes to the request that goes on to the backend.
-    pub fn to_request(&self, headers: &mut HeaderMap) {
-        for name in &self.remove {
+impl ExternalChanges {
+    /// Makes the changes to the request that goes on to the backend. What is removed is removed last, as in Envoy.
+    pub fn to_request(&self, head: &mut Parts) {
+        let headers = &mut head.headers;
+        for name in &self.withheld {
             headers.remove(name);
         }
         self.request.iter().for_each(|line| line.write(headers));
+        for name in &self.remove {
+            headers.remove(name);
+        }
     }
 
     /// Makes the changes to the backend's answer.
@@ -54,7 +61,7 @@ impl Line {
     pub(super) fn write(&self, headers: &mut HeaderMap) {
         let present = headers.contains_key(&self.name);
         match (self.action, present) {
-            (Action::Append, _) | (Action::AddIfAbsent, false) => {
+            (Action::Add, _) | (Action::AddIfAbsent, false) => {
                 headers.append(self.name.clone(), self.value.clone());
             }
             (Action::Set, _) | (Action::SetIfPresent, true) => {

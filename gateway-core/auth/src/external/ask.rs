@@ -1,6 +1,6 @@
 //! The asking: one call to the service, within its time.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -8,19 +8,20 @@ use http::header::{CONTENT_TYPE, LOCATION, SET_COOKIE, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, Limited};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tower_service::Service;
 use towpath_gateway_core::{Body, Connection, Context, Fault, GrpcStatus, Request, Response, is_grpc};
 
-use super::answer::ExternalVerdict;
-use super::{ExternalAuth, ExternalAuthProtocol, grpc, http as plain};
+use super::answer::{ExternalChanges, ExternalVerdict};
+use super::proto::CheckResponse;
+use super::{ExternalAuth, ExternalAuthProtocol, ExternalHttp, grpc, grpc_answer, http as plain};
 
 /// Bytes of an answer that are read.
 const MAX_ANSWER: usize = 64 << 10;
 
 /// Asks the service of `auth` about a request: its head, whose extensions hold its [`Context`], and as much of its body as
 /// the service may see. An error, named [`ExternalAuthFailed`](towpath_gateway_core::Reason::ExternalAuthFailed), means
-/// that it could not be asked.
+/// that it could not be asked, which with [`fail_open`](ExternalAuth::fail_open) lets pass.
 ///
 /// The call has a record of its own, below the request's, with the service as its backend: `service` is what every other
 /// backend is reached by.
@@ -33,8 +34,17 @@ pub async fn ask_external<A>(
 where
     A: Service<Request, Response = Response, Error: Into<Fault>>,
 {
-    let question = question(auth, head, body).ok_or_else(|| auth.failed("the path makes no target"))?;
-    Ok(match in_time(service, auth, question).await? {
+    let answer = match question(auth, head, body) {
+        Some(question) => answered(service, auth, head, question).await,
+        None => Err(auth.failed("the path makes no target")),
+    };
+    let verdict = match answer {
+        Ok(Answer::Http(verdict)) => verdict,
+        Ok(Answer::Grpc(response)) => grpc_answer::verdict(response),
+        Err(_) if auth.fail_open => ExternalVerdict::Allow(unasked(auth, head)),
+        Err(fault) => return Err(fault),
+    };
+    Ok(match verdict {
         ExternalVerdict::Deny(response) if is_grpc(&head.headers) => {
             ExternalVerdict::Deny(trailers_only(&response))
         }
@@ -58,32 +68,38 @@ where
     }
     let mut question = grpc::connection_question(connection, authority(auth));
     question.extensions_mut().insert(record(None, auth));
-    Ok(matches!(in_time(service, auth, question).await?, ExternalVerdict::Allow(_)))
+    let until = Instant::now() + auth.timeout;
+    let answer = in_time(auth, until, called(service, auth, question)).await??;
+    Ok(grpc_answer::allows(&in_time(auth, until, grpc_message(auth, answer)).await??))
 }
 
-async fn in_time<A>(service: A, auth: &ExternalAuth, question: Request) -> Result<ExternalVerdict, Fault>
-where
-    A: Service<Request, Response = Response, Error: Into<Fault>>,
-{
-    match timeout(auth.timeout, answered(service, auth, question)).await {
-        Ok(verdict) => verdict,
-        Err(_) => Err(auth.failed(format!("no answer within {:?}", auth.timeout))),
-    }
+async fn in_time<T>(auth: &ExternalAuth, until: Instant, work: impl Future<Output = T>) -> Result<T, Fault> {
+    let late = |_| auth.failed(format!("no answer within {:?}", auth.timeout));
+    timeout_at(until, work).await.map_err(late)
+}
+
+fn connection(head: &Parts) -> Option<&Connection> {
+    Context::find(&head.extensions).and_then(Context::connection).map(|connection| &**connection)
 }
 
 fn question(auth: &ExternalAuth, head: &Parts, body: &Bytes) -> Option<Request> {
-    let context = Context::find(&head.extensions);
     let mut question = match &auth.protocol {
-        ExternalAuthProtocol::Http { path_prefix, allowed_headers, .. } => {
-            plain::question(head, body, path_prefix, allowed_headers)?
-        }
+        ExternalAuthProtocol::Http(http) => plain::question(head, body, http)?,
         ExternalAuthProtocol::Grpc { allowed_headers } => {
-            let connection = context.and_then(Context::connection).map(|connection| &**connection);
-            grpc::question(head, body, connection, allowed_headers, authority(auth), SystemTime::now())
+            grpc::question(head, body, connection(head), allowed_headers, authority(auth), SystemTime::now())
         }
     };
-    question.extensions_mut().insert(record(context, auth));
+    question.extensions_mut().insert(record(Context::find(&head.extensions), auth));
     Some(question)
+}
+
+/// What changes about a request that passes unasked.
+fn unasked(auth: &ExternalAuth, head: &Parts) -> ExternalChanges {
+    let withheld = match &auth.protocol {
+        ExternalAuthProtocol::Http(http) => plain::reserved(http, &head.headers),
+        ExternalAuthProtocol::Grpc { .. } => Vec::new(),
+    };
+    ExternalChanges { withheld, ..ExternalChanges::default() }
 }
 
 /// The service's name with its port, without the namespace that backends have in front.
@@ -101,29 +117,62 @@ fn record(context: Option<&Context>, auth: &ExternalAuth) -> Context {
     record
 }
 
-async fn answered<A>(mut service: A, auth: &ExternalAuth, question: Request) -> Result<ExternalVerdict, Fault>
+/// What the service said, by its protocol.
+enum Answer {
+    Http(ExternalVerdict),
+    Grpc(CheckResponse),
+}
+
+async fn answered<A>(
+    service: A,
+    auth: &ExternalAuth,
+    head: &Parts,
+    question: Request,
+) -> Result<Answer, Fault>
+where
+    A: Service<Request, Response = Response, Error: Into<Fault>>,
+{
+    let until = Instant::now() + auth.timeout;
+    let answer = in_time(auth, until, called(service, auth, question)).await??;
+    Ok(match &auth.protocol {
+        ExternalAuthProtocol::Http(http) => {
+            Answer::Http(http_verdict(auth, http, head, until, answer).await?)
+        }
+        ExternalAuthProtocol::Grpc { .. } => {
+            Answer::Grpc(in_time(auth, until, grpc_message(auth, answer)).await??)
+        }
+    })
+}
+
+async fn called<A>(mut service: A, auth: &ExternalAuth, question: Request) -> Result<Response, Fault>
 where
     A: Service<Request, Response = Response, Error: Into<Fault>>,
 {
     let failed = |error: A::Error| auth.failed("the service could not be reached").with_source(error.into());
     poll_fn(|cx| service.poll_ready(cx)).await.map_err(failed)?;
-    let answer = service.call(question).await.map_err(failed)?;
-    match &auth.protocol {
-        ExternalAuthProtocol::Http { allowed_response_headers, .. } => match answer.status() {
-            StatusCode::OK => {
-                let (head, body) = answer.into_parts();
-                // Read to its end, so that the connection can be used again; what it says is nobody's.
-                let _ = Limited::new(body, MAX_ANSWER).collect().await;
-                Ok(ExternalVerdict::Allow(plain::changes(&head.headers, allowed_response_headers)))
-            }
-            status if status.is_server_error() => Err(auth.failed(format!("the service answered {status}"))),
-            _ => Ok(ExternalVerdict::Deny(plain::refusal(answer))),
-        },
-        ExternalAuthProtocol::Grpc { .. } => grpc_verdict(auth, answer).await,
-    }
+    service.call(question).await.map_err(failed)
 }
 
-async fn grpc_verdict(auth: &ExternalAuth, answer: Response) -> Result<ExternalVerdict, Fault> {
+async fn http_verdict(
+    auth: &ExternalAuth,
+    http: &ExternalHttp,
+    asked: &Parts,
+    until: Instant,
+    answer: Response,
+) -> Result<ExternalVerdict, Fault> {
+    let (head, body) = answer.into_parts();
+    if head.status == StatusCode::OK {
+        // Read to its end, so that the connection can be used again; what it says is nobody's.
+        let _ = in_time(auth, until, Limited::new(body, MAX_ANSWER).collect()).await?;
+        return Ok(ExternalVerdict::Allow(plain::changes(&head.headers, http, &asked.headers)));
+    }
+    if head.status.is_server_error() {
+        return Err(auth.failed(format!("the service answered {}", head.status)));
+    }
+    Ok(ExternalVerdict::Deny(plain::refusal(Response::from_parts(head, body), &http.of_refusal)))
+}
+
+async fn grpc_message(auth: &ExternalAuth, answer: Response) -> Result<CheckResponse, Fault> {
     let (head, body) = answer.into_parts();
     if head.status != StatusCode::OK || !is_grpc(&head.headers) {
         return Err(auth.failed(format!("the service answered {}, and not as gRPC", head.status)));
@@ -132,7 +181,7 @@ async fn grpc_verdict(auth: &ExternalAuth, answer: Response) -> Result<ExternalV
     let body = body.map_err(|error| auth.failed("the service's answer broke off").with_source(error))?;
     let trailers = body.trailers().cloned();
     let trailers = trailers.unwrap_or(head.headers);
-    grpc::verdict(&body.to_bytes(), &trailers)
+    grpc_answer::message(&body.to_bytes(), &trailers)
         .map_err(|error| auth.failed(format!("the service's answer: {error}")))
 }
 

@@ -1,22 +1,23 @@
 //! The protocol `HTTP`: the question is a request like the client's, and the answer's status decides.
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri};
+use http_body::Body as _;
 use towpath_gateway_core::{Body, Request};
 
-use super::answer::{Action, HeaderChanges, Line};
-use super::is_framing;
+use super::answer::{Action, ExternalChanges, Line};
+use super::{ExternalHttp, HeaderNames, is_framing};
 
 /// A list of headers that Envoy's HTTP services may send with a 200: the backend does not get these.
 const TO_REMOVE: HeaderName = HeaderName::from_static("x-envoy-auth-headers-to-remove");
 
 /// What is sent; `None` if prefix and path make no target together.
-pub(super) fn question(head: &Parts, body: &Bytes, prefix: &str, allowed: &[HeaderName]) -> Option<Request> {
+pub(super) fn question(head: &Parts, body: &Bytes, http: &ExternalHttp) -> Option<Request> {
     let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    let target = [prefix.trim_end_matches('/'), target].concat();
+    let target = [http.path_prefix.trim_end_matches('/'), target].concat();
     let mut request = Request::new(Body::from(body.clone()));
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = Uri::from(PathAndQuery::try_from(target).ok()?);
@@ -26,50 +27,63 @@ pub(super) fn question(head: &Parts, body: &Bytes, prefix: &str, allowed: &[Head
         (None, Some(authority)) => _ = headers.insert(HOST, authority.as_str().parse().ok()?),
         (None, None) => {}
     }
-    let others = allowed.iter().filter(|name| !is_framing(name) && **name != AUTHORIZATION);
-    for name in others.chain([&AUTHORIZATION]) {
-        for value in head.headers.get_all(name) {
+    let listed = |name: &HeaderName| {
+        *name == AUTHORIZATION
+            || http.allowed_headers.iter().any(|pattern| pattern.matches_ignoring_case(name.as_str()))
+    };
+    for (name, value) in &head.headers {
+        if !is_framing(name) && listed(name) {
             headers.append(name.clone(), value.clone());
         }
+    }
+    for (name, value) in &http.added_headers {
+        headers.insert(name.clone(), value.clone());
     }
     headers.insert(CONTENT_LENGTH, body.len().into());
     Some(request)
 }
 
-/// What a 200 changes. Names in `allowed` are the service's: what the client sent under them goes in any case.
-pub(super) fn changes(answer: &HeaderMap, allowed: &[HeaderName]) -> HeaderChanges {
-    let taken = |name: &HeaderName| {
-        !is_framing(name)
-            && *name != TO_REMOVE
-            && if allowed.is_empty() { !describes_answer(name) } else { allowed.contains(name) }
+/// What a 200 changes. `sent` are the client's headers: what the service sets, or it alone may set, goes in any case.
+pub(super) fn changes(answer: &HeaderMap, http: &ExternalHttp, sent: &HeaderMap) -> ExternalChanges {
+    let taken = |names: &HeaderNames, action| -> Vec<Line> {
+        let meant = |name: &HeaderName| !is_framing(name) && *name != TO_REMOVE && names.takes(name);
+        let lines = answer.iter().filter(|(name, _)| meant(name));
+        lines.map(|(name, value)| Line { name: name.clone(), value: value.clone(), action }).collect()
     };
+    let request = taken(&http.to_backend, Action::Add);
+    let mut withheld = reserved(http, sent);
+    withheld.extend(request.iter().map(|line| line.name.clone()));
     let listed = answer.get_all(TO_REMOVE).iter().filter_map(|line| line.to_str().ok());
-    let mut remove: Vec<_> = listed
-        .flat_map(|line| line.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .chain(allowed.iter().cloned())
-        .chain(answer.keys().filter(|name| taken(name)).cloned())
-        .filter(|name| !is_framing(name))
-        .collect();
-    remove.dedup();
-    let line = |(name, value): (&HeaderName, &http::HeaderValue)| Line {
-        name: name.clone(),
-        value: value.clone(),
-        action: Action::Append,
-    };
-    let request = answer.iter().filter(|(name, _)| taken(name)).map(line).collect();
-    HeaderChanges { remove, request, response: Vec::new() }
+    let listed = listed.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse().ok());
+    ExternalChanges {
+        withheld,
+        request,
+        remove: listed.filter(|name| !is_framing(name)).collect(),
+        response: taken(&http.to_client, Action::Add),
+    }
 }
 
-/// Headers about the answer's own body and origin. On the client's request they would say something untrue.
-fn describes_answer(name: &HeaderName) -> bool {
-    name.as_str().starts_with("content-") || matches!(name.as_str(), "date" | "server" | "vary" | "etag")
+/// What a client sent under names of the service.
+pub(super) fn reserved(http: &ExternalHttp, sent: &HeaderMap) -> Vec<HeaderName> {
+    let reserved = |name: &&HeaderName| !is_framing(name) && http.to_backend.reserves(name);
+    sent.keys().filter(reserved).cloned().collect()
 }
 
 /// The client's answer if the request is refused. Nothing but 200 allows, so that no other success may look like one.
-pub(super) fn refusal(mut answer: Response<Body>) -> Response<Body> {
+pub(super) fn refusal(mut answer: Response<Body>, names: &HeaderNames) -> Response<Body> {
     if answer.status().is_success() || answer.status().is_informational() {
         *answer.status_mut() = StatusCode::FORBIDDEN;
+    }
+    let is_sent = |name: &HeaderName| {
+        [CONTENT_LENGTH, WWW_AUTHENTICATE, LOCATION].contains(name)
+            || !is_framing(name) && *name != TO_REMOVE && names.holds(name)
+    };
+    let left_out: Vec<_> = answer.headers().keys().filter(|name| !is_sent(name)).cloned().collect();
+    for name in left_out {
+        answer.headers_mut().remove(name);
+    }
+    if !answer.body().is_end_stream() && !answer.headers().contains_key(CONTENT_TYPE) {
+        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     }
     answer
 }

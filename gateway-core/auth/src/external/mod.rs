@@ -5,7 +5,9 @@
 mod answer;
 mod ask;
 mod grpc;
+mod grpc_answer;
 mod http;
+mod names;
 mod proto;
 #[cfg(test)]
 mod tests;
@@ -13,11 +15,13 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::{HeaderName, StatusCode};
+use ::http::{HeaderMap, HeaderName, StatusCode};
 use towpath_gateway_core::{Backend, Fault, GrpcStatus, Policy, Reason};
 
-pub use self::answer::{ExternalVerdict, HeaderChanges};
+pub use self::answer::{ExternalChanges, ExternalVerdict};
 pub use self::ask::{ask_external, ask_external_connection};
+pub use self::names::HeaderNames;
+use crate::Pattern;
 
 /// A service that decides about requests (Gateway API, `HTTPExternalAuthFilter`; Envoy, `ext_authz`). Unless it says
 /// otherwise it fails closed: a request about which it could not be asked is refused.
@@ -45,20 +49,51 @@ impl Policy for ExternalAuth {}
 #[derive(Debug, Clone)]
 pub enum ExternalAuthProtocol {
     /// A request like the client's: 200 allows, a 5xx is a failure of the service, and any other answer is the client's.
-    Http {
-        /// Stands before the request's path.
-        path_prefix: Arc<str>,
-        /// Headers that are sent besides `Host`, `Authorization` and `Content-Length`.
-        allowed_headers: Vec<HeaderName>,
-        /// Headers of a 200 that go on to the backend; empty: all but `Host` and what describes the answer itself. What
-        /// a client sends under a name in the list never goes on.
-        allowed_response_headers: Vec<HeaderName>,
-    },
+    Http(ExternalHttp),
     /// `envoy.service.auth.v3.Authorization/Check`.
     Grpc {
         /// Headers that are sent; empty: all.
         allowed_headers: Vec<HeaderName>,
     },
+}
+
+/// What a service gets that is sent requests like the client's, and what is taken from its answers.
+#[derive(Debug, Clone)]
+pub struct ExternalHttp {
+    /// Stands before the request's path.
+    pub path_prefix: Arc<str>,
+    /// Headers that are sent besides `Host`, `Authorization` and `Content-Length`.
+    pub allowed_headers: Vec<Pattern>,
+    /// Headers that are sent in place of the client's.
+    pub added_headers: HeaderMap,
+    /// Headers of a 200 that go on to the backend. What a client sends under a name that is listed, or that a prefix or
+    /// suffix matches, never goes on.
+    pub to_backend: HeaderNames,
+    /// Headers of a 200 that are added to the backend's answer.
+    pub to_client: HeaderNames,
+    /// Headers of a refusal that the client gets; always `WWW-Authenticate` and `Location`.
+    pub of_refusal: HeaderNames,
+}
+
+impl Default for ExternalHttp {
+    /// Nothing goes either way but what always does, and refusals whole.
+    fn default() -> Self {
+        Self {
+            path_prefix: "".into(),
+            allowed_headers: Vec::new(),
+            added_headers: HeaderMap::new(),
+            to_backend: HeaderNames::NONE,
+            to_client: HeaderNames::NONE,
+            of_refusal: HeaderNames::All,
+        }
+    }
+}
+
+impl ExternalHttp {
+    /// Whether a header may stand in [`added_headers`](Self::added_headers): it is not of one hop or one message.
+    pub fn may_add(name: &HeaderName) -> bool {
+        !is_framing(name)
+    }
 }
 
 impl ExternalAuth {

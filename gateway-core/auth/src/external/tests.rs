@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use ::http::request::Parts;
-use ::http::{HeaderMap, HeaderValue, Request, Response};
+use ::http::{HeaderMap, Request, Response};
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::BodyExt;
 use proptest::prelude::*;
@@ -26,6 +26,24 @@ fn head(target: &str, headers: &[(&str, &str)]) -> Parts {
 
 fn names(names: &[&str]) -> Vec<HeaderName> {
     names.iter().map(|name| name.parse().unwrap()).collect()
+}
+
+fn patterns(names: &[&str]) -> Vec<Pattern> {
+    names.iter().map(|name| Pattern::new(name)).collect()
+}
+
+/// A service of which these headers go on to the backend.
+fn taking(names: &[&str]) -> ExternalHttp {
+    ExternalHttp { to_backend: HeaderNames::Listed(patterns(names)), ..ExternalHttp::default() }
+}
+
+/// What becomes of a client's headers by a 200.
+fn passed(answer: &[(&str, &str)], http: &ExternalHttp, client: &[(&str, &str)]) -> Vec<String> {
+    let mut head = head("/", client);
+    super::http::changes(&map(answer), http, &head.headers).to_request(&mut head);
+    let mut seen = lines(&head.headers);
+    seen.sort();
+    seen
 }
 
 fn map(lines: &[(&str, &str)]) -> HeaderMap {
@@ -51,11 +69,16 @@ fn an_http_question_holds_what_is_listed_and_no_more() {
             ("transfer-encoding", "chunked"),
         ],
     );
-    let allowed = names(&["x-user", "connection", "transfer-encoding", "authorization"]);
+    let allowed_headers = patterns(&["x-user", "connection", "transfer-encoding", "authorization"]);
     for (prefix, target) in
         [("", "/books?page=2"), ("/check", "/check/books?page=2"), ("/check/", "/check/books?page=2")]
     {
-        let question = super::http::question(&head, &Bytes::from("abc"), prefix, &allowed).unwrap();
+        let http = ExternalHttp {
+            path_prefix: prefix.into(),
+            allowed_headers: allowed_headers.clone(),
+            ..ExternalHttp::default()
+        };
+        let question = super::http::question(&head, &Bytes::from("abc"), &http).unwrap();
         assert_eq!((question.method(), question.uri().to_string().as_str()), (&::http::Method::POST, target));
         let mut seen = lines(question.headers());
         seen.sort();
@@ -63,24 +86,93 @@ fn an_http_question_holds_what_is_listed_and_no_more() {
         assert_eq!(seen, expected);
         assert_eq!(question.body().bytes().unwrap(), "abc");
     }
-    assert!(super::http::question(&head, &Bytes::new(), "a b", &[]).is_none());
+    let http = ExternalHttp { path_prefix: "a b".into(), ..ExternalHttp::default() };
+    assert!(super::http::question(&head, &Bytes::new(), &http).is_none());
+}
+
+#[test]
+fn an_http_question_holds_what_patterns_mean_and_what_is_added() {
+    let head = head("/", &[("x-a", "1"), ("x-key", "forged"), ("cookie", "a")]);
+    for (allowed, expected) in [
+        (&["X-*"][..], &["x-a: 1", "x-key: own"][..]),
+        (&["*A"], &["x-a: 1", "x-key: own"]),
+        (&["*"], &["cookie: a", "x-a: 1", "x-key: own"]),
+        (&[], &["x-key: own"]),
+    ] {
+        let http = ExternalHttp {
+            allowed_headers: patterns(allowed),
+            added_headers: map(&[("x-key", "own")]),
+            ..ExternalHttp::default()
+        };
+        let question = super::http::question(&head, &Bytes::new(), &http).unwrap();
+        let mut seen = lines(question.headers());
+        seen.sort();
+        seen.retain(|line| line != "content-length: 0");
+        assert_eq!(seen, expected, "{allowed:?}");
+    }
 }
 
 #[test]
 fn what_the_service_may_set_a_client_cannot_forge() {
-    let answer =
-        map(&[("x-user", "alice"), ("x-role", "a"), ("x-role", "b"), ("x-other", "1"), ("host", "evil")]);
+    let answer = &[("x-user", "alice"), ("x-role", "a"), ("x-role", "b"), ("x-other", "1"), ("host", "evil")];
     let forged = &[("x-user", "root"), ("x-group", "wheel"), ("x-other", "2"), ("host", "a")];
-    let mut request = map(forged);
-    super::http::changes(&answer, &names(&["x-user", "x-role", "x-group", "host"])).to_request(&mut request);
-    let mut seen = lines(&request);
-    seen.sort();
-    assert_eq!(seen, ["host: a", "x-other: 2", "x-role: a", "x-role: b", "x-user: alice"]);
+    assert_eq!(
+        passed(answer, &taking(&["x-user", "x-role", "x-group", "host"]), forged),
+        ["host: a", "x-other: 2", "x-role: a", "x-role: b", "x-user: alice"]
+    );
+}
+
+#[test]
+fn names_of_the_service_may_end_or_begin_in_anything() {
+    for (listed, answer, client, expected) in [
+        (
+            &["x-auth-*"][..],
+            &[("x-auth-user", "bob")][..],
+            &[("x-auth-user", "spoof")][..],
+            &["x-auth-user: bob"][..],
+        ),
+        (&["X-Auth-*"], &[], &[("x-auth-user", "spoof"), ("x-author", "1")], &["x-author: 1"]),
+        (&["*-USER"], &[("x-user", "bob")], &[("x-user", "spoof"), ("y-user", "spoof")], &["x-user: bob"]),
+        (
+            &["*"],
+            &[("x-user", "bob")],
+            &[("x-user", "spoof"), ("cookie", "a")],
+            &["cookie: a", "x-user: bob"],
+        ),
+        (
+            &["*"],
+            &[("content-type", "text/html"), ("date", "now")],
+            &[("content-type", "a/b")],
+            &["content-type: a/b"],
+        ),
+        (&["content-type"], &[("content-type", "c/d")], &[("content-type", "a/b")], &["content-type: c/d"]),
+        (&[], &[("authorization", "evil"), ("cookie", "z")], &[("cookie", "a")], &["cookie: a"]),
+    ] {
+        assert_eq!(passed(answer, &taking(listed), client), expected, "{listed:?}");
+    }
+}
+
+#[test]
+fn what_proxies_say_is_replaced_by_name_alone() {
+    let answer =
+        &[("x-forwarded-client-cert", "evil"), ("x-forwarded-for", "6.6.6.6"), ("x-forwarded-user", "bob")];
+    let sent = &[("x-forwarded-client-cert", "By=a"), ("x-forwarded-for", "10.0.0.1")];
+    let all = ExternalHttp { to_backend: HeaderNames::All, ..ExternalHttp::default() };
+    for http in [&taking(&["*"]), &taking(&["x-forwarded-*"]), &all] {
+        assert_eq!(
+            passed(answer, http, sent),
+            ["x-forwarded-client-cert: By=a", "x-forwarded-for: 10.0.0.1", "x-forwarded-user: bob"]
+        );
+    }
+    assert_eq!(
+        passed(answer, &taking(&["x-forwarded-client-cert"]), sent),
+        ["x-forwarded-client-cert: evil", "x-forwarded-for: 10.0.0.1"]
+    );
 }
 
 #[test]
 fn without_a_list_all_but_what_is_the_answers_own_goes_on() {
-    let answer = map(&[
+    let answer = &[
         ("x-user", "alice"),
         ("content-type", "text/html"),
         ("content-length", "7"),
@@ -88,20 +180,65 @@ fn without_a_list_all_but_what_is_the_answers_own_goes_on() {
         ("host", "evil"),
         ("set-cookie", "s=1"),
         ("x-envoy-auth-headers-to-remove", "authorization, Cookie, host"),
-    ]);
-    let mut request =
-        map(&[("authorization", "secret"), ("cookie", "a=1"), ("content-type", "text/plain"), ("host", "a")]);
-    super::http::changes(&answer, &[]).to_request(&mut request);
-    let mut seen = lines(&request);
+    ];
+    let sent =
+        &[("authorization", "secret"), ("cookie", "a=1"), ("content-type", "text/plain"), ("host", "a")];
+    let all = ExternalHttp { to_backend: HeaderNames::All, ..ExternalHttp::default() };
+    assert_eq!(
+        passed(answer, &all, sent),
+        ["content-type: text/plain", "host: a", "set-cookie: s=1", "x-user: alice"]
+    );
+}
+
+#[test]
+fn what_is_removed_is_removed_last() {
+    let answer = &[("x-user", "bob"), ("x-envoy-auth-headers-to-remove", "X-User")];
+    assert!(passed(answer, &taking(&["x-user"]), &[("x-user", "spoof")]).is_empty());
+}
+
+#[test]
+fn listed_headers_of_a_200_are_added_for_the_client() {
+    let to_client = HeaderNames::Listed(patterns(&["set-cookie", "x-*"]));
+    let http = ExternalHttp { to_client, ..ExternalHttp::default() };
+    let answer = map(&[("set-cookie", "s=1"), ("set-cookie", "t=1"), ("x-a", "1"), ("connection", "x-a")]);
+    let mut response = map(&[("set-cookie", "app=1"), ("x-a", "0")]);
+    super::http::changes(&answer, &http, &HeaderMap::new()).to_response(&mut response);
+    let mut seen = lines(&response);
     seen.sort();
-    assert_eq!(seen, ["content-type: text/plain", "host: a", "set-cookie: s=1", "x-user: alice"]);
+    assert_eq!(seen, ["set-cookie: app=1", "set-cookie: s=1", "set-cookie: t=1", "x-a: 0", "x-a: 1"]);
+}
+
+#[test]
+fn a_client_sees_the_listed_headers_of_a_refusal_and_those_it_cannot_do_without() {
+    let answer = || {
+        let answer = Response::builder().status(401).header("x-why", "no").header("x-other", "1");
+        let answer = answer.header("www-authenticate", "Basic").header("location", "/x");
+        let answer = answer.header("connection", "x-why").header("content-length", "3");
+        answer.header("content-type", "text/html").body(Body::from("<p>")).unwrap()
+    };
+    let listed = HeaderNames::Listed(patterns(&["x-w*"]));
+    let (all, none, any) = (HeaderNames::All, HeaderNames::NONE, HeaderNames::Listed(patterns(&["*"])));
+    for (names, expected) in [
+        (&listed, &["content-length", "content-type", "location", "www-authenticate", "x-why"][..]),
+        (&none, &["content-length", "content-type", "location", "www-authenticate"]),
+        (&all, &["content-length", "content-type", "location", "www-authenticate", "x-other", "x-why"]),
+    ] {
+        let response = super::http::refusal(answer(), names);
+        let mut seen: Vec<_> = response.headers().keys().map(HeaderName::as_str).collect();
+        seen.sort_unstable();
+        assert_eq!(seen, expected, "{names:?}");
+    }
+    assert_eq!(super::http::refusal(answer(), &listed).headers()["content-type"], "text/plain");
+    for names in [&all, &any] {
+        assert_eq!(super::http::refusal(answer(), names).headers()["content-type"], "text/html");
+    }
 }
 
 #[test]
 fn no_refusal_looks_like_a_success() {
     for (status, seen) in [(204, 403), (206, 403), (302, 302), (401, 401), (403, 403), (429, 429)] {
         let answer = Response::builder().status(status).body(Body::empty()).unwrap();
-        assert_eq!(super::http::refusal(answer).status(), seen);
+        assert_eq!(super::http::refusal(answer, &HeaderNames::All).status(), seen);
     }
 }
 
@@ -204,9 +341,13 @@ fn framed(response: &CheckResponse) -> Bytes {
     bytes.freeze()
 }
 
+fn verdict(message: &Bytes, trailers: &[(&str, &str)]) -> Result<ExternalVerdict, String> {
+    grpc_answer::message(message, &map(trailers)).map(grpc_answer::verdict)
+}
+
 fn says(code: i32, http: Option<HttpResponse>) -> Result<ExternalVerdict, String> {
     let response = CheckResponse { status: Some(RpcStatus { code }), http };
-    grpc::verdict(&framed(&response), &map(&[("grpc-status", "0")]))
+    verdict(&framed(&response), &[("grpc-status", "0")])
 }
 
 fn option(key: &str, value: &str, append: Option<bool>, append_action: i32) -> HeaderOption {
@@ -232,15 +373,16 @@ fn a_grpc_answer_changes_headers_as_envoy_does() {
         response_headers_to_add: vec![option("x-answer", "1", None, 0)],
     };
     let Ok(ExternalVerdict::Allow(changes)) = says(0, Some(HttpResponse::Ok(ok))) else { panic!("allowed") };
-    let mut request = map(&[
+    let old = [
         ("host", "a"),
         ("authorization", "secret"),
         ("x-set", "old"),
         ("x-append", "old"),
         ("x-there", "old"),
-    ]);
-    changes.to_request(&mut request);
-    let mut seen = lines(&request);
+    ];
+    let mut head = head("/", &old);
+    changes.to_request(&mut head);
+    let mut seen = lines(&head.headers);
     seen.sort();
     assert_eq!(
         seen,
@@ -261,10 +403,8 @@ async fn a_grpc_refusal_is_the_services_own() {
     let Ok(ExternalVerdict::Deny(response)) = says(16, Some(HttpResponse::Denied(denied))) else {
         panic!("denied")
     };
-    assert_eq!(
-        (response.status().as_u16(), &response.headers()["www-authenticate"]),
-        (401, &HeaderValue::from_static("Bearer"))
-    );
+    assert_eq!(response.status(), 401);
+    assert_eq!(lines(response.headers()), ["www-authenticate: Bearer"]);
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "log in");
 }
 
@@ -289,17 +429,17 @@ fn nothing_but_a_plain_yes_allows() {
         let Ok(ExternalVerdict::Deny(response)) = says(code, http.clone()) else { panic!("{code} {http:?}") };
         assert_eq!(response.status().as_u16(), status, "{code} {http:?}");
     }
+    let yes = framed(&CheckResponse { status: Some(RpcStatus { code: 0 }), http: None });
     // To protobuf a status that is not there is `OK`.
     let silent = framed(&CheckResponse { status: None, http: ok() });
-    assert!(matches!(grpc::verdict(&silent, &map(&[("grpc-status", "0")])), Ok(ExternalVerdict::Deny(_))));
-    let yes = framed(&CheckResponse { status: Some(RpcStatus { code: 0 }), http: None });
-    assert!(matches!(grpc::verdict(&yes, &map(&[("grpc-status", "0")])), Ok(ExternalVerdict::Allow(_))));
+    assert!(matches!(verdict(&silent, &[("grpc-status", "0")]), Ok(ExternalVerdict::Deny(_))));
+    assert!(matches!(verdict(&yes, &[("grpc-status", "0")]), Ok(ExternalVerdict::Allow(_))));
     for trailers in [&[][..], &[("grpc-status", "14")], &[("grpc-status", "00")], &[("grpc-status", "")]] {
-        assert!(grpc::verdict(&yes, &map(trailers)).is_err(), "{trailers:?}");
+        assert!(verdict(&yes, trailers).is_err(), "{trailers:?}");
     }
     let mut compressed = yes.to_vec();
     compressed[0] = 1;
-    assert!(grpc::verdict(&compressed.into(), &map(&[("grpc-status", "0")])).is_err());
+    assert!(verdict(&compressed.into(), &[("grpc-status", "0")]).is_err());
 }
 
 proptest! {
@@ -309,8 +449,7 @@ proptest! {
         let http = Some(HttpResponse::Ok(OkResponse { headers, ..OkResponse::default() }));
         let whole = framed(&CheckResponse { status: Some(RpcStatus { code: 0 }), http });
         prop_assume!(cut < whole.len());
-        let verdict = grpc::verdict(&whole.slice(..cut), &map(&[("grpc-status", "0")]));
-        prop_assert!(verdict.is_err());
+        prop_assert!(verdict(&whole.slice(..cut), &[("grpc-status", "0")]).is_err());
     }
 
     #[test]
@@ -318,6 +457,6 @@ proptest! {
         let mut whole = vec![0];
         whole.extend(u32::try_from(bytes.len()).unwrap().to_be_bytes());
         whole.extend(bytes);
-        let _ = grpc::verdict(&whole.into(), &map(&[("grpc-status", "0")]));
+        let _ = verdict(&whole.into(), &[("grpc-status", "0")]);
     }
 }

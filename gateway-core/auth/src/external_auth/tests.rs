@@ -10,16 +10,13 @@ use tower::{ServiceExt, service_fn};
 use towpath_gateway_core::{Backend, Policies, RouteName};
 
 use super::*;
-use crate::ExternalAuthProtocol;
+use crate::{ExternalAuthProtocol, ExternalHttp, HeaderNames, Pattern};
 
 type Log = Arc<Mutex<Vec<String>>>;
 
 fn auth(max_body: usize) -> ExternalAuth {
-    let protocol = ExternalAuthProtocol::Http {
-        path_prefix: "".into(),
-        allowed_headers: Vec::new(),
-        allowed_response_headers: vec!["x-user".parse().unwrap()],
-    };
+    let to_backend = HeaderNames::Listed(vec![Pattern::new("x-user")]);
+    let protocol = ExternalAuthProtocol::Http(ExternalHttp { to_backend, ..ExternalHttp::default() });
     let backend = Arc::new(Backend::unresolved("shop/auth:80"));
     ExternalAuth { max_body, ..ExternalAuth::new("shop/web", backend, protocol) }
 }
@@ -179,4 +176,12 @@ async fn a_body_that_is_too_large_is_refused_unasked() {
         let (answer, _, seen) = through(Some(auth(3)), request, || status(200)).await;
         assert_eq!((answer.unwrap_err().reason(), seen.len()), (Reason::BodyTooLarge, 0));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_passes_unasked_carries_nothing_of_the_services() {
+    let open = ExternalAuth { fail_open: true, ..auth(0) };
+    let (answer, _, seen) = through(Some(open), request(Body::empty()), || status(503)).await;
+    assert_eq!(answer.unwrap().status(), StatusCode::OK);
+    assert_eq!(seen, ["shop/auth:80 - ", "backend - "]);
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
+use towpath_auth::Pattern;
 use towpath_routing::Hostname;
 
 macro_rules! leaf {
@@ -42,6 +43,18 @@ leaf!(
     /// A header's name.
     FieldName(HeaderName),
     |text| text.parse().map_err(|_| format!("`{text}` is not a header name"))
+);
+leaf!(
+    /// Names of headers (Istio): one, those that begin with what stands before a `*`, or end with what stands behind it.
+    FieldPattern(Pattern),
+    |text| match Pattern::new(text) {
+        Pattern::Exact(name) | Pattern::Prefix(name) | Pattern::Suffix(name)
+            if name.contains('*') || name.parse::<HeaderName>().is_err() =>
+        {
+            Err(format!("`{text}` is not a header name, perhaps with a `*` as its first or last character"))
+        }
+        pattern => Ok(pattern),
+    }
 );
 leaf!(
     /// A header's value.

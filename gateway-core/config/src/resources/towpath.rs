@@ -1,5 +1,6 @@
 //! Towpath's own kinds, group `towpath.dev/v1alpha1`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU32;
 
@@ -9,7 +10,7 @@ use serde_saphyr::Spanned;
 
 use super::Text;
 use super::gateway::ObjectRef;
-use super::leaf::{FieldName, Span};
+use super::leaf::{FieldName, FieldPattern, Span};
 use crate::{ObjectName, OutboundTrafficPolicy, Scenario};
 
 /// What is mesh-wide. At most one.
@@ -123,11 +124,20 @@ pub(crate) struct ExtAuthzHttpSpec {
     #[serde(default)]
     pub(crate) fail_open: bool,
     pub(crate) status_on_error: Option<Text>,
+    /// What `include_request_headers_in_check` was called before.
     #[serde(default)]
-    pub(crate) include_request_headers_in_check: Vec<FieldName>,
+    pub(crate) include_headers_in_check: Vec<FieldPattern>,
+    #[serde(default)]
+    pub(crate) include_request_headers_in_check: Vec<FieldPattern>,
+    #[serde(default)]
+    pub(crate) include_additional_headers_in_check: BTreeMap<String, Text>,
     pub(crate) include_request_body_in_check: Option<RequestBodySpec>,
     #[serde(default)]
-    pub(crate) headers_to_upstream_on_allow: Vec<FieldName>,
+    pub(crate) headers_to_upstream_on_allow: Vec<FieldPattern>,
+    #[serde(default)]
+    pub(crate) headers_to_downstream_on_allow: Vec<FieldPattern>,
+    #[serde(default)]
+    pub(crate) headers_to_downstream_on_deny: Vec<FieldPattern>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
