@@ -67,7 +67,7 @@ fn assigned<'a>(piece: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// Undoes `application/x-www-form-urlencoded` (WHATWG URL standard, section 5.1): a broken escape stands for itself.
-fn decoded(text: &str) -> Cow<'_, [u8]> {
+pub(crate) fn decoded(text: &str) -> Cow<'_, [u8]> {
     let bytes = text.as_bytes();
     if !bytes.iter().any(|byte| matches!(byte, b'%' | b'+')) {
         return Cow::Borrowed(bytes);

@@ -2,7 +2,7 @@
 //!
 //! - **reads** what [`AuthorizeLayer`](crate::AuthorizeLayer) reads; the request's head, and its body as far as a provider's
 //!   settings say
-//! - **writes** headers that a provider asks for, towards the backend and towards the client
+//! - **writes** what a provider asks for: headers towards the backend and towards the client, and the query
 //! - **ends a request with** the provider's own answer (`ExternalDenied` in the log, with the policy); `ExternalAuthFailed`
 //!   if it could not be asked, or is not there; `BodyTooLarge` (413)
 //! - **settings** live [`AuthorizationPolicies`]; the service by which providers are reached

@@ -1,7 +1,7 @@
 //! Asks an external service about each request.
 //!
 //! - **reads** the route's [`ExternalAuth`]; the request's head, and its body as far as the settings say
-//! - **writes** headers that the service asks for, towards the backend and towards the client
+//! - **writes** what the service asks for: headers towards the backend and towards the client, and the query
 //! - **ends a request with** the service's own answer (`ExternalDenied` in the log); `ExternalAuthFailed` and the status
 //!   of the settings (403) if it could not be asked; `BodyTooLarge` (413)
 //! - **settings** the route's; the layer's own for services without routes; the service by which backends are reached

@@ -1,7 +1,7 @@
 //! What the answer of an authorization service comes to.
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use towpath_gateway_core::Response;
 
 /// What becomes of the request.
@@ -20,6 +20,7 @@ pub struct ExternalChanges {
     pub(super) withheld: Vec<HeaderName>,
     pub(super) request: Vec<Line>,
     pub(super) remove: Vec<HeaderName>,
+    pub(super) target: Option<Uri>,
     pub(super) response: Vec<Line>,
 }
 
@@ -30,12 +31,15 @@ pub(super) struct Line {
     pub(super) action: Action,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// In the order in which Envoy carries them out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Action {
     Add,
     Set,
     AddIfAbsent,
     SetIfPresent,
+    /// Goes into the line that is there, if there is one.
+    Extend,
 }
 
 impl ExternalChanges {
@@ -48,6 +52,9 @@ impl ExternalChanges {
         self.request.iter().for_each(|line| line.write(headers));
         for name in &self.remove {
             headers.remove(name);
+        }
+        if let Some(target) = &self.target {
+            head.uri = target.clone();
         }
     }
 
@@ -66,6 +73,14 @@ impl Line {
             }
             (Action::Set, _) | (Action::SetIfPresent, true) => {
                 headers.insert(self.name.clone(), self.value.clone());
+            }
+            (Action::Extend, _) => {
+                if let Some(there) = headers.get_mut(&self.name) {
+                    let both = [there.as_bytes(), b",", self.value.as_bytes()].concat();
+                    if let Ok(both) = HeaderValue::from_maybe_shared(bytes::Bytes::from(both)) {
+                        *there = both;
+                    }
+                }
             }
             (Action::AddIfAbsent, true) | (Action::SetIfPresent, false) => {}
         }

@@ -21,7 +21,8 @@ const MAX_ANSWER: usize = 64 << 10;
 
 /// Asks the service of `auth` about a request: its head, whose extensions hold its [`Context`], and as much of its body as
 /// the service may see. An error, named [`ExternalAuthFailed`](towpath_gateway_core::Reason::ExternalAuthFailed), means
-/// that it could not be asked, which with [`fail_open`](ExternalAuth::fail_open) lets pass.
+/// that it could not be asked, which with [`fail_open`](ExternalAuth::fail_open) lets pass, or that what it asks for cannot
+/// be done.
 ///
 /// The call has a record of its own, below the request's, with the service as its backend: `service` is what every other
 /// backend is reached by.
@@ -40,7 +41,8 @@ where
     };
     let verdict = match answer {
         Ok(Answer::Http(verdict)) => verdict,
-        Ok(Answer::Grpc(response)) => grpc_answer::verdict(response),
+        Ok(Answer::Grpc(response)) => grpc_answer::verdict(response, head, connection(head))
+            .map_err(|why| auth.failed(format!("the service's answer: {why}")))?,
         Err(_) if auth.fail_open => ExternalVerdict::Allow(unasked(auth, head)),
         Err(fault) => return Err(fault),
     };

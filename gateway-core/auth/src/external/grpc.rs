@@ -33,7 +33,7 @@ pub(super) fn question(
     let http = Some(http_request(head, body, connection, allowed));
     let attributes = Attributes {
         source: connection.map(source),
-        destination: connection.map(|c| Peer { address: Some(address(c.local)), principal: String::new() }),
+        destination: connection.map(destination),
         request: Some(Asked { time: Some(timestamp(now)), http }),
         tls_session: None,
     };
@@ -100,23 +100,48 @@ fn address(address: SocketAddr) -> Address {
     Address { socket: Some(socket) }
 }
 
+/// The parts of a request that HTTP/2 carries as pseudo-header fields.
+pub(super) struct Target {
+    pub(super) authority: String,
+    pub(super) method: String,
+    pub(super) path: String,
+    pub(super) scheme: &'static str,
+}
+
+impl Target {
+    pub(super) fn of(head: &Parts, connection: Option<&Connection>) -> Self {
+        let host = head.headers.get(HOST).map(|host| text(host.as_bytes()));
+        let host = host.or_else(|| head.uri.authority().map(|authority| authority.as_str().to_owned()));
+        Self {
+            authority: host.unwrap_or_default(),
+            method: head.method.as_str().to_owned(),
+            path: head.uri.path_and_query().map_or("/", PathAndQuery::as_str).to_owned(),
+            scheme: if connection.is_some_and(|c| c.tls.is_some()) { "https" } else { "http" },
+        }
+    }
+
+    /// The names and values of the fields.
+    pub(super) fn fields(&self) -> [(&'static str, &str); 4] {
+        [
+            (":authority", &self.authority),
+            (":method", &self.method),
+            (":path", &self.path),
+            (":scheme", self.scheme),
+        ]
+    }
+}
+
 fn http_request(
     head: &Parts,
     body: &Bytes,
     connection: Option<&Connection>,
     allowed: &[HeaderName],
 ) -> HttpRequest {
-    let host = head.headers.get(HOST).map(|host| text(host.as_bytes()));
-    let host = host.or_else(|| head.uri.authority().map(|authority| authority.as_str().to_owned()));
-    let (host, method) = (host.unwrap_or_default(), head.method.as_str().to_owned());
-    let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str).to_owned();
-    let scheme = if connection.is_some_and(|c| c.tls.is_some()) { "https" } else { "http" };
+    let target = Target::of(head, connection);
     let mut headers = headers(&head.headers, allowed);
     // Envoy's map holds these, too, and policies of such services read them there.
-    let pseudo = [(":authority", &host), (":method", &method), (":path", &path)];
     if allowed.is_empty() {
-        headers.extend(pseudo.map(|(name, value)| (name.to_owned(), value.clone())));
-        headers.insert(":scheme".to_owned(), scheme.to_owned());
+        headers.extend(target.fields().map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
     let (body, raw_body) = match std::str::from_utf8(body) {
         Ok(text) => (text.to_owned(), Bytes::new()),
@@ -125,11 +150,11 @@ fn http_request(
     let length = head.headers.get(http::header::CONTENT_LENGTH);
     HttpRequest {
         id: head.headers.get("x-request-id").map(|id| text(id.as_bytes())).unwrap_or_default(),
-        method,
+        method: target.method,
         headers,
-        path,
-        host,
-        scheme: scheme.to_owned(),
+        path: target.path,
+        host: target.authority,
+        scheme: target.scheme.to_owned(),
         size: length.and_then(|length| length.to_str().ok()?.parse().ok()).unwrap_or(-1),
         protocol: if head.version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" }.to_owned(),
         body,

@@ -59,6 +59,7 @@ pub(super) fn changes(answer: &HeaderMap, http: &ExternalHttp, sent: &HeaderMap)
         withheld,
         request,
         remove: listed.filter(|name| !is_framing(name)).collect(),
+        target: None,
         response: taken(&http.to_client, Action::Add),
     }
 }

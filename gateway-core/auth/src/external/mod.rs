@@ -9,6 +9,7 @@ mod grpc_answer;
 mod http;
 mod names;
 mod proto;
+mod query;
 #[cfg(test)]
 mod tests;
 

@@ -12,7 +12,7 @@ use towpath_gateway_core::{Body, Connection, TlsFacts, TlsVersion};
 
 use super::proto::{
     BoolValue, CheckRequest, CheckResponse, DeniedResponse, HeaderLine, HeaderOption, HttpResponse,
-    HttpStatus, OkResponse, RpcStatus,
+    HttpStatus, OkResponse, QueryParameter, RpcStatus,
 };
 use super::*;
 
@@ -265,7 +265,7 @@ fn a_grpc_question_says_who_asks_for_what() {
         server_name: None,
         alpn: None,
         identity: Some("spiffe://td/ns/shop/sa/web".parse().unwrap()),
-        forwarded_cert: None,
+        forwarded_cert: Some("By=spiffe://td/ns/shop/sa/books;Hash=00".into()),
     };
     let (peer, local) = ("10.0.0.1:4000".parse().unwrap(), "10.0.0.2:443".parse().unwrap());
     let connection = Connection { tls: Some(tls), ..Connection::plaintext(peer, local) };
@@ -274,6 +274,7 @@ fn a_grpc_question_says_who_asks_for_what() {
         &[("host", "a.example"), ("x-a", "1"), ("x-a", "2"), ("cookie", "a=1"), ("cookie", "b=2")],
     );
     let attributes = asked(&head, b"text", &[], Some(&connection));
+    assert_eq!(attributes.destination.unwrap().principal, "spiffe://td/ns/shop/sa/books");
     let source = attributes.source.unwrap();
     assert_eq!(source.principal, "spiffe://td/ns/shop/sa/web");
     let address = source.address.unwrap().socket.unwrap();
@@ -342,12 +343,20 @@ fn framed(response: &CheckResponse) -> Bytes {
 }
 
 fn verdict(message: &Bytes, trailers: &[(&str, &str)]) -> Result<ExternalVerdict, String> {
-    grpc_answer::message(message, &map(trailers)).map(grpc_answer::verdict)
+    let response = grpc_answer::message(message, &map(trailers))?;
+    grpc_answer::verdict(response, &head("/a?b=c&token=t", &[("host", "a.example")]), None)
 }
 
 fn says(code: i32, http: Option<HttpResponse>) -> Result<ExternalVerdict, String> {
     let response = CheckResponse { status: Some(RpcStatus { code }), http };
     verdict(&framed(&response), &[("grpc-status", "0")])
+}
+
+fn allowed(ok: OkResponse) -> Result<ExternalChanges, String> {
+    match says(0, Some(HttpResponse::Ok(ok)))? {
+        ExternalVerdict::Allow(changes) => Ok(changes),
+        ExternalVerdict::Deny(response) => panic!("{response:?}"),
+    }
 }
 
 fn option(key: &str, value: &str, append: Option<bool>, append_action: i32) -> HeaderOption {
@@ -356,55 +365,120 @@ fn option(key: &str, value: &str, append: Option<bool>, append_action: i32) -> H
 }
 
 #[test]
-fn a_grpc_answer_changes_headers_as_envoy_does() {
-    let ok = OkResponse {
-        headers: vec![
-            option("x-set", "new", None, 0),
-            option("x-append", "new", Some(true), 0),
-            option("x-absent", "new", None, 1),
-            option("x-there", "new", None, 1),
-            option("x-only-if", "new", None, 3),
-            option(":path", "/evil", None, 0),
-            option("host", "evil", None, 0),
-            option("content-length", "0", None, 0),
-            option("x-broken", "a\nb", None, 0),
-        ],
-        headers_to_remove: vec!["authorization".into(), "Host".into(), ":method".into()],
-        response_headers_to_add: vec![option("x-answer", "1", None, 0)],
-    };
-    let Ok(ExternalVerdict::Allow(changes)) = says(0, Some(HttpResponse::Ok(ok))) else { panic!("allowed") };
-    let old = [
-        ("host", "a"),
-        ("authorization", "secret"),
-        ("x-set", "old"),
-        ("x-append", "old"),
-        ("x-there", "old"),
+fn a_grpc_answer_changes_a_request_as_envoy_does() {
+    let headers = vec![
+        option("x-extended", "2", Some(true), 0),
+        option("x-extended", "3", Some(true), 1),
+        option("x-absent", "new", Some(true), 0),
+        option("x-made", "2", Some(true), 0),
+        option("x-made", "1", None, 0),
+        option("x-set", "new", None, 0),
+        option("x-one", "new", None, 1),
+        option("x-three", "new", None, 3),
+        option("x-gone", "new", None, 0),
+        option("host", "a.example", None, 0),
+        option(":path", "/a?b=c&token=t", None, 0),
+        option("content-length", "0", None, 0),
     ];
+    let headers_to_remove = ["authorization", "Host", ":method", "X-Gone"].map(Into::into).to_vec();
+    let changes = allowed(OkResponse { headers, headers_to_remove, ..OkResponse::default() }).unwrap();
+    let old = ["x-set", "x-extended", "x-one", "x-gone", "authorization", "host"].map(|name| (name, "1"));
     let mut head = head("/", &old);
     changes.to_request(&mut head);
     let mut seen = lines(&head.headers);
     seen.sort();
-    assert_eq!(
-        seen,
-        ["host: a", "x-absent: new", "x-append: new", "x-append: old", "x-set: new", "x-there: old"]
-    );
-    let mut answer = HeaderMap::new();
-    changes.to_response(&mut answer);
-    assert_eq!(lines(&answer), ["x-answer: 1"]);
+    let expected =
+        ["host: 1", "x-extended: 1,2,3", "x-made: 1,2", "x-one: new", "x-set: new", "x-three: new"];
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn a_grpc_answer_changes_the_backends_answer_as_envoy_does() {
+    for (added, expected) in [
+        (vec![option("set-cookie", "a", None, 0), option("set-cookie", "b", None, 0)], "app,a,b"),
+        (vec![option("set-cookie", "a", Some(true), 2)], "app,a"),
+        (vec![option("set-cookie", "a", Some(false), 0)], "a"),
+        (vec![option("set-cookie", "a", None, 1)], "app"),
+        (vec![option("set-cookie", "a", None, 2)], "a"),
+        (vec![option("set-cookie", "a", None, 3)], "a"),
+        (vec![option("x-new", "a", None, 3)], "app"),
+        (vec![option("set-cookie", "a", None, 2), option("set-cookie", "b", None, 0)], "a"),
+        (vec![option("content-length", "9", None, 0)], "app"),
+    ] {
+        let ok = OkResponse { response_headers_to_add: added.clone(), ..OkResponse::default() };
+        let mut answer = map(&[("set-cookie", "app")]);
+        allowed(ok).unwrap().to_response(&mut answer);
+        let seen: Vec<_> = answer.values().map(|value| value.to_str().unwrap()).collect();
+        assert_eq!(seen.join(","), expected, "{added:?}");
+    }
+}
+
+#[test]
+fn a_grpc_answer_changes_the_query() {
+    let parameter = QueryParameter { key: "b".into(), value: "d".into() };
+    let ok = OkResponse {
+        query_parameters_to_set: vec![parameter],
+        query_parameters_to_remove: vec!["token".into()],
+        ..OkResponse::default()
+    };
+    let mut head = head("/a?b=c&token=t", &[]);
+    allowed(ok).unwrap().to_request(&mut head);
+    assert_eq!(head.uri, "/a?b=d");
+}
+
+#[test]
+fn what_cannot_be_carried_out_allows_nothing() {
+    let on_request = |key, value| OkResponse {
+        headers: vec![option("x-user", "bob", None, 0), option(key, value, None, 0)],
+        ..OkResponse::default()
+    };
+    let on_response = |key, value| OkResponse {
+        response_headers_to_add: vec![option(key, value, None, 0)],
+        ..OkResponse::default()
+    };
+    let parameter = |value: &str| OkResponse {
+        query_parameters_to_set: vec![QueryParameter { key: "q".into(), value: value.into() }],
+        ..OkResponse::default()
+    };
+    for (ok, message) in [
+        (on_request("x-user", "bob\n"), "the value of `x-user` cannot be written"),
+        (on_request("x-user", "b\0b"), "the value of `x-user` cannot be written"),
+        (on_request("bad name", "1"), "`bad name` is not a header name"),
+        (on_request("", "1"), "`` is not a header name"),
+        (on_request(":path", "/admin"), "it sets `:path`"),
+        (on_request(":method", "DELETE"), "it sets `:method`"),
+        (on_request(":authority", "b.example"), "it sets `:authority`"),
+        (on_request("Host", "b.example"), "it sets `Host`"),
+        (on_request(":scheme", "https"), "it sets `:scheme`"),
+        (on_response("x-a", "a\nb"), "the value of `x-a` cannot be written"),
+        (on_response(":status", "500"), "`:status` is not a header name"),
+        (parameter("a b"), "the query parameters make no target"),
+    ] {
+        let refused = allowed(ok.clone()).unwrap_err();
+        assert!(refused.contains(message), "{ok:?}: {refused}");
+    }
 }
 
 #[tokio::test]
 async fn a_grpc_refusal_is_the_services_own() {
     let denied = DeniedResponse {
         status: Some(HttpStatus { code: 401 }),
-        headers: vec![option("www-authenticate", "Bearer", None, 0)],
+        headers: vec![
+            option("www-authenticate", "Bearer", None, 0),
+            option("set-cookie", "a=1", None, 0),
+            option("set-cookie", "b=2", Some(false), 2),
+            option("x-broken", "a\nb", None, 0),
+        ],
         body: "log in".into(),
     };
     let Ok(ExternalVerdict::Deny(response)) = says(16, Some(HttpResponse::Denied(denied))) else {
         panic!("denied")
     };
     assert_eq!(response.status(), 401);
-    assert_eq!(lines(response.headers()), ["www-authenticate: Bearer"]);
+    assert_eq!(
+        lines(response.headers()),
+        ["www-authenticate: Bearer", "set-cookie: a=1", "set-cookie: b=2", "content-type: text/plain"]
+    );
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "log in");
 }
 
@@ -430,10 +504,14 @@ fn nothing_but_a_plain_yes_allows() {
         assert_eq!(response.status().as_u16(), status, "{code} {http:?}");
     }
     let yes = framed(&CheckResponse { status: Some(RpcStatus { code: 0 }), http: None });
-    // To protobuf a status that is not there is `OK`.
-    let silent = framed(&CheckResponse { status: None, http: ok() });
+    // A status that is not there is `OK`, to protobuf and to Envoy.
+    for response in
+        [&yes, &framed(&CheckResponse { status: None, http: ok() }), &framed(&CheckResponse::default())]
+    {
+        assert!(matches!(verdict(response, &[("grpc-status", "0")]), Ok(ExternalVerdict::Allow(_))));
+    }
+    let silent = framed(&CheckResponse { status: None, http: denied(401) });
     assert!(matches!(verdict(&silent, &[("grpc-status", "0")]), Ok(ExternalVerdict::Deny(_))));
-    assert!(matches!(verdict(&yes, &[("grpc-status", "0")]), Ok(ExternalVerdict::Allow(_))));
     for trailers in [&[][..], &[("grpc-status", "14")], &[("grpc-status", "00")], &[("grpc-status", "")]] {
         assert!(verdict(&yes, trailers).is_err(), "{trailers:?}");
     }

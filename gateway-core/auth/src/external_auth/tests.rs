@@ -185,3 +185,20 @@ async fn what_passes_unasked_carries_nothing_of_the_services() {
     assert_eq!(answer.unwrap().status(), StatusCode::OK);
     assert_eq!(seen, ["shop/auth:80 - ", "backend - "]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_cannot_be_carried_out_refuses_even_if_failures_pass() {
+    let grpc = ExternalAuthProtocol::Grpc { allowed_headers: Vec::new() };
+    let open = ExternalAuth { fail_open: true, protocol: grpc, ..auth(0) };
+    let (answer, _, seen) = through(Some(open), request(Body::empty()), || {
+        // `OkHttpResponse` with the header `x-user: b\n`.
+        let message: &[u8] = b"\0\0\0\0\x12\x1a\x10\x12\x0e\x0a\x0c\x0a\x06x-user\x12\x02b\n";
+        let answer = http::Response::builder().header("content-type", "application/grpc");
+        Ok(answer.header("grpc-status", "0").body(Body::from(Bytes::from_static(message))).unwrap())
+    })
+    .await;
+    let fault = answer.unwrap_err();
+    assert_eq!((fault.reason(), fault.status()), (Reason::ExternalAuthFailed, StatusCode::FORBIDDEN));
+    assert!(fault.detail().contains("the value of `x-user` cannot be written"), "{}", fault.detail());
+    assert_eq!(seen.len(), 1, "the backend saw nothing");
+}
