@@ -8,21 +8,20 @@
 //! - **place** after what tells who asks by itself (API keys), before authorization policies, limits and all that changes
 //!   the request: Istio asks such services first, too
 
+mod shown;
+
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as Task, Poll};
 
-use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
-use http_body::Body as _;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
-use towpath_gateway_core::{Body, Context, Fault, Reason, Request, Response};
+use towpath_gateway_core::{Context, Fault, Reason, Request, Response};
 
+use self::shown::shown;
 use crate::external::{ExternalAuth, ExternalChanges, ExternalVerdict, ask_external};
 
 /// Applies [`AskExternally`].
@@ -173,37 +172,6 @@ where
             Ok(Asked::Goes(Request::from_parts(head, body), Box::new(changes)))
         }
     }
-}
-
-/// What the service may see of the body. What was read for it goes on to the backend all the same.
-async fn shown(auth: &ExternalAuth, request: &mut Request) -> Result<Bytes, Fault> {
-    if auth.max_body == 0 || request.body().is_end_stream() {
-        return Ok(Bytes::new());
-    }
-    let too_large = || Fault::new(Reason::BodyTooLarge).with_policy(Arc::clone(&auth.name));
-    let limit = u64::try_from(auth.max_body).unwrap_or(u64::MAX);
-    let stated = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    if stated.is_some_and(|stated: u64| stated > limit) || request.body().size_hint().lower() > limit {
-        return Err(too_large());
-    }
-    let body = mem::take(request.body_mut());
-    let whole = Limited::new(body, auth.max_body).collect().await.map_err(|error| {
-        if error.is::<LengthLimitError>() {
-            too_large()
-        } else {
-            Fault::new(Reason::ClientGone).with_source(error)
-        }
-    })?;
-    let trailers = whole.trailers().cloned();
-    let bytes = whole.to_bytes();
-    *request.body_mut() = match trailers {
-        None => Body::from(bytes.clone()),
-        Some(trailers) => {
-            let trailers = std::future::ready(Some(Ok(trailers)));
-            Body::new(Body::from(bytes.clone()).with_trailers(trailers))
-        }
-    };
-    Ok(bytes)
 }
 
 pin_project! {

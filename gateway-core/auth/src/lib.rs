@@ -27,8 +27,8 @@ pub use authorize::{Authorize, AuthorizeLayer};
 pub use authorize_connection::{AuthorizeConnection, ConnectionAuthorizeLayer};
 pub use custom_authorize::{CustomAuthorize, CustomAuthorizeLayer};
 pub use external::{
-    ExternalAuth, ExternalAuthProtocol, ExternalChanges, ExternalHttp, ExternalVerdict, HeaderNames,
-    ask_external, ask_external_connection,
+    ExternalAuth, ExternalAuthProtocol, ExternalBody, ExternalChanges, ExternalHttp, ExternalVerdict,
+    HeaderNames, ask_external, ask_external_connection,
 };
 pub use external_auth::{AskExternally, ExternalAuthFuture, ExternalAuthLayer};
 pub use forward_client_cert::{ForwardClientCert, ForwardClientCertLayer};

@@ -168,8 +168,10 @@ pub(crate) fn resolve(work: &mut Work<'_>, provider: &str, policy: &Arc<str>) ->
     };
     let mut auth = ExternalAuth::new(Arc::clone(policy), backend, protocol);
     auth.fail_open = common.fail_open;
-    auth.max_body =
-        common.body.map_or(0, |body| usize::try_from(body.max_request_bytes).unwrap_or(usize::MAX));
+    if let Some(body) = common.body {
+        auth.max_body = usize::try_from(body.max_request_bytes).unwrap_or(usize::MAX);
+        (auth.partial_body, auth.raw_body) = (body.allow_partial_message, body.pack_as_bytes);
+    }
     if let Some(timeout) = common.timeout {
         auth.timeout = timeout.0;
     }

@@ -254,27 +254,31 @@ fn providers_have_istios_fields() {
     let http = |settings: &str| {
         let (auth, found) = provider("envoyExtAuthzHttp", settings);
         assert!(found.is_empty(), "{settings}: {found:?}");
-        let ExternalAuthProtocol::Http(http) = auth.unwrap().protocol.clone() else {
-            panic!("the protocol is HTTP")
-        };
-        http
+        let auth = auth.unwrap();
+        let ExternalAuthProtocol::Http(http) = auth.protocol.clone() else { panic!("the protocol is HTTP") };
+        (auth, http)
     };
     let listed = |names: &[&str]| HeaderNames::Listed(names.iter().map(|name| Pattern::new(name)).collect());
-    let unset = http("pathPrefix: ''");
+    let (auth, unset) = http("pathPrefix: ''");
+    assert_eq!((auth.max_body, auth.partial_body, auth.raw_body), (0, false, false));
     assert_eq!((unset.to_backend, unset.to_client), (HeaderNames::NONE, HeaderNames::NONE));
     assert_eq!((unset.of_refusal, unset.allowed_headers), (HeaderNames::All, Vec::new()));
-    let set = http(
+    let (auth, set) = http(
         "pathPrefix: /check, includeRequestHeadersInCheck: [X-*, '*-id'], includeAdditionalHeadersInCheck: {X-Key: 100%%}, \
          headersToUpstreamOnAllow: ['x-auth-*', x-user], headersToDownstreamOnAllow: [set-cookie], \
-         headersToDownstreamOnDeny: ['*']",
+         headersToDownstreamOnDeny: ['*'], includeRequestBodyInCheck: {maxRequestBytes: 9, allowPartialMessage: true}",
     );
     assert_eq!(set.allowed_headers, ["X-*", "*-id"].map(Pattern::new));
     assert_eq!(set.added_headers["x-key"], "100%");
     assert_eq!(set.to_backend, listed(&["x-auth-*", "x-user"]));
     assert_eq!((set.to_client, set.of_refusal), (listed(&["set-cookie"]), listed(&["*"])));
-    assert_eq!(http("includeHeadersInCheck: [x-a]").allowed_headers, ["x-a"].map(Pattern::new));
+    assert_eq!((auth.max_body, auth.partial_body, auth.raw_body), (9, true, false));
+    assert_eq!(http("includeHeadersInCheck: [x-a]").1.allowed_headers, ["x-a"].map(Pattern::new));
     let both = "includeHeadersInCheck: [x-a], includeRequestHeadersInCheck: [x-b]";
-    assert_eq!(http(both).allowed_headers, ["x-b"].map(Pattern::new));
+    assert_eq!(http(both).1.allowed_headers, ["x-b"].map(Pattern::new));
+    let body = "includeRequestBodyInCheck: {maxRequestBytes: 9, packAsBytes: true}";
+    let (auth, found) = provider("envoyExtAuthzGrpc", body);
+    assert!(found.is_empty() && auth.unwrap().raw_body, "{found:?}");
 }
 
 #[test]

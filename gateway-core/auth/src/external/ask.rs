@@ -3,21 +3,26 @@
 use std::future::{Future, poll_fn};
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use http::header::{CONTENT_TYPE, LOCATION, SET_COOKIE, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, Collected, Limited};
 use tokio::time::{Instant, timeout_at};
 use tower_service::Service;
 use towpath_gateway_core::{Body, Connection, Context, Fault, GrpcStatus, Request, Response, is_grpc};
 
 use super::answer::{ExternalChanges, ExternalVerdict};
+use super::grpc::Shown;
 use super::proto::CheckResponse;
-use super::{ExternalAuth, ExternalAuthProtocol, ExternalHttp, grpc, grpc_answer, http as plain};
+use super::{
+    ExternalAuth, ExternalAuthProtocol, ExternalBody, ExternalHttp, grpc, grpc_answer, http as plain,
+};
 
-/// Bytes of an answer that are read.
+/// Bytes of an answer that are read, if it is not the client's.
 const MAX_ANSWER: usize = 64 << 10;
+
+/// Bytes of a refusal that are read.
+const MAX_REFUSAL: usize = 1 << 20;
 
 /// Asks the service of `auth` about a request: its head, whose extensions hold its [`Context`], and as much of its body as
 /// the service may see. An error, named [`ExternalAuthFailed`](towpath_gateway_core::Reason::ExternalAuthFailed), means
@@ -30,7 +35,7 @@ pub async fn ask_external<A>(
     service: A,
     auth: &ExternalAuth,
     head: &Parts,
-    body: &Bytes,
+    body: &ExternalBody,
 ) -> Result<ExternalVerdict, Fault>
 where
     A: Service<Request, Response = Response, Error: Into<Fault>>,
@@ -84,11 +89,13 @@ fn connection(head: &Parts) -> Option<&Connection> {
     Context::find(&head.extensions).and_then(Context::connection).map(|connection| &**connection)
 }
 
-fn question(auth: &ExternalAuth, head: &Parts, body: &Bytes) -> Option<Request> {
+fn question(auth: &ExternalAuth, head: &Parts, body: &ExternalBody) -> Option<Request> {
+    let partial = (auth.partial_body && !body.bytes.is_empty()).then_some(body.partial);
     let mut question = match &auth.protocol {
-        ExternalAuthProtocol::Http(http) => plain::question(head, body, http)?,
+        ExternalAuthProtocol::Http(http) => plain::question(head, &body.bytes, partial, http)?,
         ExternalAuthProtocol::Grpc { allowed_headers } => {
-            grpc::question(head, body, connection(head), allowed_headers, authority(auth), SystemTime::now())
+            let shown = Shown { bytes: &body.bytes, partial, raw: auth.raw_body };
+            grpc::question(head, shown, connection(head), allowed_headers, authority(auth), SystemTime::now())
         }
     };
     question.extensions_mut().insert(record(Context::find(&head.extensions), auth));
@@ -171,7 +178,10 @@ async fn http_verdict(
     if head.status.is_server_error() {
         return Err(auth.failed(format!("the service answered {}", head.status)));
     }
-    Ok(ExternalVerdict::Deny(plain::refusal(Response::from_parts(head, body), &http.of_refusal)))
+    // A refusal stays one, even if its body does not come.
+    let body = in_time(auth, until, Limited::new(body, MAX_REFUSAL).collect()).await;
+    let body = body.ok().and_then(Result::ok).map(Collected::to_bytes);
+    Ok(ExternalVerdict::Deny(plain::refusal(head, body, &http.of_refusal)))
 }
 
 async fn grpc_message(auth: &ExternalAuth, answer: Response) -> Result<CheckResponse, Fault> {

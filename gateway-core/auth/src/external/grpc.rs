@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use prost::Message;
 use towpath_gateway_core::{Body, Connection, Request};
 
+use super::PARTIAL_BODY;
 use super::proto::{
     Address, Asked, Attributes, CheckRequest, HttpRequest, Peer, SocketAddress, Timestamp, TlsSession,
 };
@@ -21,10 +22,20 @@ const PATH: &str = "/envoy.service.auth.v3.Authorization/Check";
 /// The flag of a message that is not compressed, and the four bytes of its length (gRPC over HTTP/2).
 pub(super) const PREFIX: usize = 5;
 
+/// What is sent of a body.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Shown<'a> {
+    pub(super) bytes: &'a [u8],
+    /// Whether there is more, if the service is told.
+    pub(super) partial: Option<bool>,
+    /// As bytes, even if it is text.
+    pub(super) raw: bool,
+}
+
 /// What is sent about a request. `authority` names the service.
 pub(super) fn question(
     head: &Parts,
-    body: &Bytes,
+    body: Shown<'_>,
     connection: Option<&Connection>,
     allowed: &[HeaderName],
     authority: &str,
@@ -133,7 +144,7 @@ impl Target {
 
 fn http_request(
     head: &Parts,
-    body: &Bytes,
+    shown: Shown<'_>,
     connection: Option<&Connection>,
     allowed: &[HeaderName],
 ) -> HttpRequest {
@@ -143,9 +154,12 @@ fn http_request(
     if allowed.is_empty() {
         headers.extend(target.fields().map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
-    let (body, raw_body) = match std::str::from_utf8(body) {
-        Ok(text) => (text.to_owned(), Bytes::new()),
-        Err(_) => (String::new(), body.clone()),
+    if let Some(partial) = shown.partial {
+        headers.insert(PARTIAL_BODY.to_string(), partial.to_string());
+    }
+    let (body, raw_body) = match std::str::from_utf8(shown.bytes) {
+        Ok(text) if !shown.raw => (text.to_owned(), Bytes::new()),
+        _ => (String::new(), Bytes::copy_from_slice(shown.bytes)),
     };
     let length = head.headers.get(http::header::CONTENT_LENGTH);
     HttpRequest {
@@ -164,7 +178,7 @@ fn http_request(
 
 /// Names in lower case; repeated lines joined (RFC 9110 section 5.3).
 fn headers(headers: &HeaderMap, allowed: &[HeaderName]) -> BTreeMap<String, String> {
-    let sent = |name: &&HeaderName| allowed.is_empty() || allowed.contains(name);
+    let sent = |name: &&HeaderName| **name != PARTIAL_BODY && (allowed.is_empty() || allowed.contains(name));
     let joined = |name: &HeaderName| {
         let glue = if *name == http::header::COOKIE { "; " } else { "," };
         headers.get_all(name).iter().map(|value| text(value.as_bytes())).collect::<Vec<_>>().join(glue)

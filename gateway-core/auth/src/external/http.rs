@@ -1,21 +1,27 @@
 //! The protocol `HTTP`: the question is a request like the client's, and the answer's status decides.
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, WWW_AUTHENTICATE};
+use http::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, WWW_AUTHENTICATE,
+};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri};
-use http_body::Body as _;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, response};
 use towpath_gateway_core::{Body, Request};
 
 use super::answer::{Action, ExternalChanges, Line};
-use super::{ExternalHttp, HeaderNames, is_framing};
+use super::{ExternalHttp, HeaderNames, PARTIAL_BODY, is_framing};
 
 /// A list of headers that Envoy's HTTP services may send with a 200: the backend does not get these.
 const TO_REMOVE: HeaderName = HeaderName::from_static("x-envoy-auth-headers-to-remove");
 
 /// What is sent; `None` if prefix and path make no target together.
-pub(super) fn question(head: &Parts, body: &Bytes, http: &ExternalHttp) -> Option<Request> {
+pub(super) fn question(
+    head: &Parts,
+    body: &Bytes,
+    partial: Option<bool>,
+    http: &ExternalHttp,
+) -> Option<Request> {
     let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let target = [http.path_prefix.trim_end_matches('/'), target].concat();
     let mut request = Request::new(Body::from(body.clone()));
@@ -32,12 +38,15 @@ pub(super) fn question(head: &Parts, body: &Bytes, http: &ExternalHttp) -> Optio
             || http.allowed_headers.iter().any(|pattern| pattern.matches_ignoring_case(name.as_str()))
     };
     for (name, value) in &head.headers {
-        if !is_framing(name) && listed(name) {
+        if !is_framing(name) && *name != PARTIAL_BODY && listed(name) {
             headers.append(name.clone(), value.clone());
         }
     }
     for (name, value) in &http.added_headers {
         headers.insert(name.clone(), value.clone());
+    }
+    if let Some(partial) = partial {
+        headers.insert(PARTIAL_BODY, HeaderValue::from_static(if partial { "true" } else { "false" }));
     }
     headers.insert(CONTENT_LENGTH, body.len().into());
     Some(request)
@@ -70,21 +79,28 @@ pub(super) fn reserved(http: &ExternalHttp, sent: &HeaderMap) -> Vec<HeaderName>
     sent.keys().filter(reserved).cloned().collect()
 }
 
-/// The client's answer if the request is refused. Nothing but 200 allows, so that no other success may look like one.
-pub(super) fn refusal(mut answer: Response<Body>, names: &HeaderNames) -> Response<Body> {
-    if answer.status().is_success() || answer.status().is_informational() {
-        *answer.status_mut() = StatusCode::FORBIDDEN;
+/// The client's answer if the request is refused. Nothing but 200 allows, so that no other success may look like one. A body
+/// that did not come is left out.
+pub(super) fn refusal(mut head: response::Parts, body: Option<Bytes>, names: &HeaderNames) -> Response<Body> {
+    if head.status.is_success() || head.status.is_informational() {
+        head.status = StatusCode::FORBIDDEN;
     }
     let is_sent = |name: &HeaderName| {
         [CONTENT_LENGTH, WWW_AUTHENTICATE, LOCATION].contains(name)
             || !is_framing(name) && *name != TO_REMOVE && names.holds(name)
     };
-    let left_out: Vec<_> = answer.headers().keys().filter(|name| !is_sent(name)).cloned().collect();
+    let left_out: Vec<_> = head.headers.keys().filter(|name| !is_sent(name)).cloned().collect();
     for name in left_out {
-        answer.headers_mut().remove(name);
+        head.headers.remove(name);
     }
-    if !answer.body().is_end_stream() && !answer.headers().contains_key(CONTENT_TYPE) {
-        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    if body.is_none() {
+        for name in [CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING] {
+            head.headers.remove(name);
+        }
     }
-    answer
+    let body = body.unwrap_or_default();
+    if !body.is_empty() && !head.headers.contains_key(CONTENT_TYPE) {
+        head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    }
+    Response::from_parts(head, Body::from(body))
 }

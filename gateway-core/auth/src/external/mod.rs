@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::{HeaderMap, HeaderName, StatusCode};
+use bytes::Bytes;
 use towpath_gateway_core::{Backend, Fault, GrpcStatus, Policy, Reason};
 
 pub use self::answer::{ExternalChanges, ExternalVerdict};
@@ -34,8 +35,13 @@ pub struct ExternalAuth {
     pub backend: Arc<Backend>,
     /// How it is spoken to.
     pub protocol: ExternalAuthProtocol,
-    /// Bytes of the request's body that it may see. 0: the body is not sent. A longer body is refused with 413.
+    /// Bytes of the request's body that it may see. 0: the body is not sent.
     pub max_body: usize,
+    /// Of a longer body it sees the beginning, and is told so by `x-envoy-auth-partial-body`; else such a body is refused
+    /// with 413.
+    pub partial_body: bool,
+    /// By gRPC, a body is sent as bytes even if it is text.
+    pub raw_body: bool,
     /// How long its answer may take.
     pub timeout: Duration,
     /// What requests are answered with if it could not be asked.
@@ -97,6 +103,15 @@ impl ExternalHttp {
     }
 }
 
+/// What a service sees of a body.
+#[derive(Debug, Clone, Default)]
+pub struct ExternalBody {
+    /// Its beginning, or all of it.
+    pub bytes: Bytes,
+    /// Whether there is more.
+    pub partial: bool,
+}
+
 impl ExternalAuth {
     /// The time that an answer may take, if nothing else is said.
     pub const TIMEOUT: Duration = Duration::from_secs(5);
@@ -105,7 +120,17 @@ impl ExternalAuth {
     /// requests end as 403 (the default of Envoy's `status_on_error`).
     pub fn new(name: impl Into<Arc<str>>, backend: Arc<Backend>, protocol: ExternalAuthProtocol) -> Self {
         let (timeout, status_on_error) = (Self::TIMEOUT, StatusCode::FORBIDDEN);
-        Self { name: name.into(), backend, protocol, max_body: 0, timeout, status_on_error, fail_open: false }
+        Self {
+            name: name.into(),
+            backend,
+            protocol,
+            max_body: 0,
+            partial_body: false,
+            raw_body: false,
+            timeout,
+            status_on_error,
+            fail_open: false,
+        }
     }
 
     /// The end of a request about which the service could not be asked.
@@ -117,6 +142,9 @@ impl ExternalAuth {
             .with_detail(detail)
     }
 }
+
+/// Says whether there is more of a body than is sent (Envoy). It is never the client's.
+const PARTIAL_BODY: HeaderName = HeaderName::from_static("x-envoy-auth-partial-body");
 
 /// Whether a header concerns one hop or the framing of one message: such a header neither goes to an authorization service
 /// nor is taken from its answer.

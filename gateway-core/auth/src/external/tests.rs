@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use prost::Message;
 use towpath_gateway_core::{Body, Connection, TlsFacts, TlsVersion};
 
+use super::grpc::Shown;
 use super::proto::{
     BoolValue, CheckRequest, CheckResponse, DeniedResponse, HeaderLine, HeaderOption, HttpResponse,
     HttpStatus, OkResponse, QueryParameter, RpcStatus,
@@ -78,7 +79,7 @@ fn an_http_question_holds_what_is_listed_and_no_more() {
             allowed_headers: allowed_headers.clone(),
             ..ExternalHttp::default()
         };
-        let question = super::http::question(&head, &Bytes::from("abc"), &http).unwrap();
+        let question = super::http::question(&head, &Bytes::from("abc"), None, &http).unwrap();
         assert_eq!((question.method(), question.uri().to_string().as_str()), (&::http::Method::POST, target));
         let mut seen = lines(question.headers());
         seen.sort();
@@ -87,24 +88,27 @@ fn an_http_question_holds_what_is_listed_and_no_more() {
         assert_eq!(question.body().bytes().unwrap(), "abc");
     }
     let http = ExternalHttp { path_prefix: "a b".into(), ..ExternalHttp::default() };
-    assert!(super::http::question(&head, &Bytes::new(), &http).is_none());
+    assert!(super::http::question(&head, &Bytes::new(), None, &http).is_none());
 }
 
 #[test]
 fn an_http_question_holds_what_patterns_mean_and_what_is_added() {
-    let head = head("/", &[("x-a", "1"), ("x-key", "forged"), ("cookie", "a")]);
-    for (allowed, expected) in [
-        (&["X-*"][..], &["x-a: 1", "x-key: own"][..]),
-        (&["*A"], &["x-a: 1", "x-key: own"]),
-        (&["*"], &["cookie: a", "x-a: 1", "x-key: own"]),
-        (&[], &["x-key: own"]),
+    let head = head(
+        "/",
+        &[("x-a", "1"), ("x-key", "forged"), ("cookie", "a"), ("x-envoy-auth-partial-body", "false")],
+    );
+    for (allowed, partial, expected) in [
+        (&["X-*"][..], None, &["x-a: 1", "x-key: own"][..]),
+        (&["*A"], None, &["x-a: 1", "x-key: own"]),
+        (&["*"], None, &["cookie: a", "x-a: 1", "x-key: own"]),
+        (&[], Some(true), &["x-envoy-auth-partial-body: true", "x-key: own"]),
     ] {
         let http = ExternalHttp {
             allowed_headers: patterns(allowed),
             added_headers: map(&[("x-key", "own")]),
             ..ExternalHttp::default()
         };
-        let question = super::http::question(&head, &Bytes::new(), &http).unwrap();
+        let question = super::http::question(&head, &Bytes::new(), partial, &http).unwrap();
         let mut seen = lines(question.headers());
         seen.sort();
         seen.retain(|line| line != "content-length: 0");
@@ -208,13 +212,17 @@ fn listed_headers_of_a_200_are_added_for_the_client() {
     assert_eq!(seen, ["set-cookie: app=1", "set-cookie: s=1", "set-cookie: t=1", "x-a: 0", "x-a: 1"]);
 }
 
+fn refused(answer: Response<Body>, body: Option<&'static str>, names: &HeaderNames) -> Response<Body> {
+    super::http::refusal(answer.into_parts().0, body.map(Bytes::from), names)
+}
+
 #[test]
 fn a_client_sees_the_listed_headers_of_a_refusal_and_those_it_cannot_do_without() {
     let answer = || {
         let answer = Response::builder().status(401).header("x-why", "no").header("x-other", "1");
         let answer = answer.header("www-authenticate", "Basic").header("location", "/x");
         let answer = answer.header("connection", "x-why").header("content-length", "3");
-        answer.header("content-type", "text/html").body(Body::from("<p>")).unwrap()
+        answer.header("content-type", "text/html").body(Body::empty()).unwrap()
     };
     let listed = HeaderNames::Listed(patterns(&["x-w*"]));
     let (all, none, any) = (HeaderNames::All, HeaderNames::NONE, HeaderNames::Listed(patterns(&["*"])));
@@ -223,33 +231,35 @@ fn a_client_sees_the_listed_headers_of_a_refusal_and_those_it_cannot_do_without(
         (&none, &["content-length", "content-type", "location", "www-authenticate"]),
         (&all, &["content-length", "content-type", "location", "www-authenticate", "x-other", "x-why"]),
     ] {
-        let response = super::http::refusal(answer(), names);
+        let response = refused(answer(), Some("<p>"), names);
         let mut seen: Vec<_> = response.headers().keys().map(HeaderName::as_str).collect();
         seen.sort_unstable();
         assert_eq!(seen, expected, "{names:?}");
     }
-    assert_eq!(super::http::refusal(answer(), &listed).headers()["content-type"], "text/plain");
+    assert_eq!(refused(answer(), Some("<p>"), &listed).headers()["content-type"], "text/plain");
     for names in [&all, &any] {
-        assert_eq!(super::http::refusal(answer(), names).headers()["content-type"], "text/html");
+        assert_eq!(refused(answer(), Some("<p>"), names).headers()["content-type"], "text/html");
     }
+    let cut = refused(answer(), None, &all);
+    assert_eq!(cut.status(), 401);
+    assert!(!cut.headers().contains_key("content-length") && !cut.headers().contains_key("content-type"));
 }
 
 #[test]
 fn no_refusal_looks_like_a_success() {
     for (status, seen) in [(204, 403), (206, 403), (302, 302), (401, 401), (403, 403), (429, 429)] {
         let answer = Response::builder().status(status).body(Body::empty()).unwrap();
-        assert_eq!(super::http::refusal(answer, &HeaderNames::All).status(), seen);
+        assert_eq!(refused(answer, Some(""), &HeaderNames::All).status(), seen);
     }
 }
 
 fn asked(
     head: &Parts,
-    body: &[u8],
+    shown: Shown<'_>,
     allowed: &[HeaderName],
     connection: Option<&Connection>,
 ) -> super::proto::Attributes {
-    let body = Bytes::copy_from_slice(body);
-    let question = grpc::question(head, &body, connection, allowed, "auth:9000", SystemTime::UNIX_EPOCH);
+    let question = grpc::question(head, shown, connection, allowed, "auth:9000", SystemTime::UNIX_EPOCH);
     assert_eq!(question.uri(), "/envoy.service.auth.v3.Authorization/Check");
     assert_eq!(question.headers()["content-type"], "application/grpc");
     let framed = question.body().bytes().unwrap();
@@ -273,7 +283,8 @@ fn a_grpc_question_says_who_asks_for_what() {
         "/a?b=c",
         &[("host", "a.example"), ("x-a", "1"), ("x-a", "2"), ("cookie", "a=1"), ("cookie", "b=2")],
     );
-    let attributes = asked(&head, b"text", &[], Some(&connection));
+    let text = Shown { bytes: b"text", ..Shown::default() };
+    let attributes = asked(&head, text, &[], Some(&connection));
     assert_eq!(attributes.destination.unwrap().principal, "spiffe://td/ns/shop/sa/books");
     let source = attributes.source.unwrap();
     assert_eq!(source.principal, "spiffe://td/ns/shop/sa/web");
@@ -294,10 +305,14 @@ fn a_grpc_question_says_who_asks_for_what() {
     ] {
         assert_eq!(http.headers.get(name).map(String::as_str), Some(value), "{name}");
     }
-    let attributes = asked(&head, b"\xff", &names(&["x-a"]), None);
+    let attributes = asked(&head, Shown { bytes: b"\xff", ..text }, &names(&["x-a"]), None);
     let http = attributes.request.unwrap().http.unwrap();
     assert_eq!(http.headers.into_iter().collect::<Vec<_>>(), [("x-a".to_owned(), "1,2".to_owned())]);
     assert_eq!((http.body.as_str(), &http.raw_body[..]), ("", &b"\xff"[..]));
+    let partly = Shown { partial: Some(true), raw: true, ..text };
+    let http = asked(&head, partly, &[], None).request.unwrap().http.unwrap();
+    assert_eq!((http.body.as_str(), &http.raw_body[..]), ("", &b"text"[..]));
+    assert_eq!(http.headers["x-envoy-auth-partial-body"], "true");
 }
 
 #[test]

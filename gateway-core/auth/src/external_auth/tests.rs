@@ -3,11 +3,12 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use http_body::Frame;
-use http_body_util::StreamBody;
+use http_body_util::{BodyExt, StreamBody};
 use tower::{ServiceExt, service_fn};
-use towpath_gateway_core::{Backend, Policies, RouteName};
+use towpath_gateway_core::{Backend, Body, Policies, RouteName};
 
 use super::*;
 use crate::{ExternalAuthProtocol, ExternalHttp, HeaderNames, Pattern};
@@ -176,6 +177,36 @@ async fn a_body_that_is_too_large_is_refused_unasked() {
         let (answer, _, seen) = through(Some(auth(3)), request, || status(200)).await;
         assert_eq!((answer.unwrap_err().reason(), seen.len()), (Reason::BodyTooLarge, 0));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_longer_body_the_beginning_is_shown_and_all_goes_on() {
+    let partly = || ExternalAuth { partial_body: true, ..auth(3) };
+    for (body, shown, whole) in [
+        (Body::from("abcdef"), "abc", "abcdef"),
+        (stream(5), "xxx", "xxxxx"),
+        (stream(3), "xxx", "xxx"),
+        (Body::from("ab"), "ab", "ab"),
+    ] {
+        let (answer, _, seen) = through(Some(partly()), request(body), || status(200)).await;
+        assert_eq!(answer.unwrap().status(), StatusCode::OK);
+        assert_eq!(seen, [format!("shop/auth:80 - {shown}"), format!("backend alice {whole}")]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_whose_body_does_not_come_is_one_within_the_time() {
+    let began = tokio::time::Instant::now();
+    let (response, context, seen) = through(Some(auth(0)), request(Body::empty()), || {
+        let never = StreamBody::new(futures_util::stream::pending::<Result<Frame<Bytes>, std::io::Error>>());
+        Ok(http::Response::builder().status(403).body(Body::new(never)).unwrap())
+    })
+    .await;
+    assert!(began.elapsed().abs_diff(ExternalAuth::TIMEOUT) < Duration::from_millis(10));
+    let response = response.unwrap();
+    assert_eq!((response.status(), seen.len()), (StatusCode::FORBIDDEN, 1));
+    assert!(response.into_body().collect().await.unwrap().to_bytes().is_empty());
+    assert_eq!(context.fault().unwrap().reason(), Reason::ExternalDenied);
 }
 
 #[tokio::test(start_paused = true)]

@@ -156,6 +156,10 @@ pub(crate) struct ExtAuthzGrpcSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct RequestBodySpec {
     pub(crate) max_request_bytes: u32,
+    #[serde(default)]
+    pub(crate) allow_partial_message: bool,
+    #[serde(default)]
+    pub(crate) pack_as_bytes: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
