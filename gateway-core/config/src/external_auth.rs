@@ -30,7 +30,7 @@ pub(crate) fn check(spec: &ExternalAuthSpec, at: Location, found: &mut Vec<Defec
 }
 
 /// The characters of a path (RFC 3986 section 3.3), as the resource's definition has them.
-fn check_path(path: &Text, found: &mut Vec<Defect>) {
+pub(crate) fn check_path(path: &Text, found: &mut Vec<Defect>) {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%".contains(&byte);
     if !path.value.starts_with('/') || !path.value.bytes().all(allowed) {
         let message = format!("`{}` is not a path that begins with `/`", path.value);

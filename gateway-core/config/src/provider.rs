@@ -10,6 +10,7 @@ use crate::ObjectName;
 use crate::backend::Carries;
 use crate::compile::Work;
 use crate::document::Defect;
+use crate::external_auth::check_path;
 use crate::resources::Text;
 use crate::resources::leaf::{FieldPattern, Span};
 use crate::resources::towpath::{ExtAuthzHttpSpec, ExtensionProviderSpec, RequestBodySpec};
@@ -38,6 +39,9 @@ pub(crate) fn check(specs: &[ExtensionProviderSpec], found: &mut Vec<Defect>) {
             found.push(Defect::new(status.referenced, message));
         }
         if let Some(http) = &spec.envoy_ext_authz_http {
+            if let Some(prefix) = http.path_prefix.as_ref().filter(|prefix| !prefix.value.is_empty()) {
+                check_path(prefix, found);
+            }
             for (name, value) in &http.include_additional_headers_in_check {
                 if let Err(message) = added_header(name, &value.value) {
                     found.push(Defect::new(value.referenced, message));
@@ -54,6 +58,7 @@ struct Common<'a> {
     port: u16,
     timeout: Option<&'a Span>,
     fail_open: bool,
+    clears_routes: bool,
     status: Option<&'a Text>,
     body: Option<&'a RequestBodySpec>,
 }
@@ -66,6 +71,7 @@ impl<'a> Common<'a> {
                 port: http.port,
                 timeout: http.timeout.as_ref(),
                 fail_open: http.fail_open,
+                clears_routes: http.clear_route_cache,
                 status: http.status_on_error.as_ref(),
                 body: http.include_request_body_in_check.as_ref(),
             };
@@ -75,6 +81,7 @@ impl<'a> Common<'a> {
             port: grpc.port,
             timeout: grpc.timeout.as_ref(),
             fail_open: grpc.fail_open,
+            clears_routes: grpc.clear_route_cache,
             status: grpc.status_on_error.as_ref(),
             body: grpc.include_request_body_in_check.as_ref(),
         })
@@ -128,7 +135,7 @@ fn by_http(spec: &ExtAuthzHttpSpec) -> ExternalHttp {
         listed => HeaderNames::Listed(patterns(listed)),
     };
     ExternalHttp {
-        path_prefix: spec.path_prefix.as_deref().unwrap_or_default().into(),
+        path_prefix: spec.path_prefix.as_ref().map_or("", |prefix| &prefix.value).into(),
         allowed_headers: patterns(sent),
         added_headers: added.filter_map(|(name, value)| added_header(name, &value.value).ok()).collect(),
         to_backend: HeaderNames::Listed(patterns(&spec.headers_to_upstream_on_allow)),
@@ -162,6 +169,13 @@ pub(crate) fn resolve(work: &mut Work<'_>, provider: &str, policy: &Arc<str>) ->
             Arc::new(Backend::unresolved(format!("{service}:{}", common.port)))
         }
     };
+    if common.clears_routes {
+        let mesh = work.objects.meshes.values().next()?;
+        let message = format!(
+            "provider `{provider}`: `clearRouteCache` changes nothing: the route is settled before it is asked"
+        );
+        work.problems.push(mesh.warning(spec.name.referenced, message));
+    }
     let protocol = match &spec.envoy_ext_authz_http {
         Some(http) => ExternalAuthProtocol::Http(by_http(http)),
         None => ExternalAuthProtocol::Grpc { allowed_headers: Vec::new() },

@@ -279,11 +279,19 @@ fn providers_have_istios_fields() {
     let body = "includeRequestBodyInCheck: {maxRequestBytes: 9, packAsBytes: true}";
     let (auth, found) = provider("envoyExtAuthzGrpc", body);
     assert!(found.is_empty() && auth.unwrap().raw_body, "{found:?}");
+    for kind in ["envoyExtAuthzHttp", "envoyExtAuthzGrpc"] {
+        let (auth, found) = provider(kind, "clearRouteCache: true");
+        assert!(auth.is_some() && found[0].contains("`clearRouteCache` changes nothing"), "{found:?}");
+    }
 }
 
 #[test]
 fn what_is_wrong_with_a_provider_of_http_is_told_with_its_place() {
     for (settings, message) in [
+        ("pathPrefix: nope", "`nope` is not a path that begins with `/`"),
+        ("pathPrefix: /a b", "`/a b` is not a path"),
+        ("pathPrefix: '/p?x='", "`/p?x=` is not a path"),
+        ("pathPrefix: '/p#x'", "`/p#x` is not a path"),
         ("headersToUpstreamOnAllow: ['x-*-user']", "`x-*-user` is not a header name, perhaps with a `*`"),
         ("headersToDownstreamOnDeny: ['**']", "`**` is not a header name"),
         ("includeRequestHeadersInCheck: ['a b*']", "`a b*` is not a header name"),

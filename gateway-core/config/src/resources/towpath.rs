@@ -120,9 +120,11 @@ pub(crate) struct ExtAuthzHttpSpec {
     pub(crate) service: Text,
     pub(crate) port: u16,
     pub(crate) timeout: Option<Span>,
-    pub(crate) path_prefix: Option<String>,
+    pub(crate) path_prefix: Option<Text>,
     #[serde(default)]
     pub(crate) fail_open: bool,
+    #[serde(default)]
+    pub(crate) clear_route_cache: bool,
     pub(crate) status_on_error: Option<Text>,
     /// What `include_request_headers_in_check` was called before.
     #[serde(default)]
@@ -148,6 +150,8 @@ pub(crate) struct ExtAuthzGrpcSpec {
     pub(crate) timeout: Option<Span>,
     #[serde(default)]
     pub(crate) fail_open: bool,
+    #[serde(default)]
+    pub(crate) clear_route_cache: bool,
     pub(crate) status_on_error: Option<Text>,
     pub(crate) include_request_body_in_check: Option<RequestBodySpec>,
 }
