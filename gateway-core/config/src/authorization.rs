@@ -29,6 +29,14 @@ struct Scoped {
     provider: Option<Arc<str>>,
 }
 
+impl Scoped {
+    /// Nobody knows what a policy that cannot be read wanted to refuse, so everything is.
+    fn shut(name: String, namespace: &Arc<str>) -> Self {
+        let policy = AuthorizationPolicy::new(name, Action::Deny, vec![AuthorizationRule::default()]);
+        Self { scope: Scope::whole(namespace), policy, provider: None }
+    }
+}
+
 impl Policies {
     /// Compiles all policies. `known` tells whether there is a provider of a name.
     pub(crate) fn compile(
@@ -40,18 +48,21 @@ impl Policies {
         let objects_of_kind = objects.authorization_policies.values();
         let mut policies: Vec<_> =
             objects_of_kind.filter_map(|object| scoped(object, objects, mesh, &known, problems)).collect();
-        let refused = objects.refused.iter().filter(|refused| refused.kind == "AuthorizationPolicy");
-        // Nobody knows what a policy that cannot be read wanted to refuse, so everything is.
-        policies.extend(refused.map(|refused| Scoped {
-            scope: Scope::whole(&refused.name.namespace),
-            policy: AuthorizationPolicy::new(
-                refused.name.to_string(),
-                Action::Deny,
-                vec![AuthorizationRule::default()],
-            ),
-            provider: None,
-        }));
+        for refused in &objects.refused {
+            let name = match refused.kind {
+                "AuthorizationPolicy" if refused.name.namespace.is_empty() => refused.name.name.to_string(),
+                "AuthorizationPolicy" => refused.name.to_string(),
+                "RequestAuthentication" => refused.label(),
+                _ => continue,
+            };
+            policies.push(Scoped::shut(name, refused.scope(&mesh.root_namespace)));
+        }
         Self { policies }
+    }
+
+    /// Refuses everything that a namespace has a say about.
+    pub(crate) fn shut(&mut self, name: String, namespace: &Arc<str>) {
+        self.policies.push(Scoped::shut(name, namespace));
     }
 
     /// Those in force at a place. `provider` finds who a CUSTOM policy asks, by provider and policy.
@@ -100,9 +111,7 @@ fn scoped(
             let message =
                 format!("{}: everything in the namespace is refused until it is mended", defect.message);
             problems.push(object.error(defect.location, message));
-            let rules = vec![AuthorizationRule::default()];
-            let policy = AuthorizationPolicy::new(object.name.to_string(), Action::Deny, rules);
-            return Some(Scoped { scope: Scope::whole(&object.name.namespace), policy, provider: None });
+            return Some(Scoped::shut(object.name.to_string(), &object.name.namespace));
         }
     };
     for missing in scope.missing(objects) {

@@ -262,9 +262,10 @@ fn compile_role(
     peer::report_idle(objects, &word.mesh.root_namespace, &mut problems);
     let providers = || objects.meshes.values().flat_map(|mesh| &mesh.spec.extension_providers);
     let known = |name: &str| options.assume_providers || providers().any(|spec| spec.name.value == name);
-    let policies = authorization::Policies::compile(objects, &word.mesh, known, &mut problems);
+    let mut policies = authorization::Policies::compile(objects, &word.mesh, known, &mut problems);
+    let keys_before = before.map(|kept| &kept.remote_keys);
     let (authentications, remote_keys) =
-        Authentications::compile(objects, before.map(|kept| &kept.remote_keys), &mut problems);
+        Authentications::compile(objects, keys_before, &mut policies, &mut problems);
     let named = || options.workload.as_ref().and_then(|name| Facts::find(objects, name));
     let workload = options.given.as_ref().map(Facts::given).or_else(named);
     let mut snapshot = Snapshot {

@@ -53,7 +53,8 @@ fn marker_length(line: &str) -> Option<usize> {
     (rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n'])).then_some(3)
 }
 
-fn has_content(line: &str) -> bool {
+/// Whether a line has more than blanks, a comment or a directive.
+pub(crate) fn has_content(line: &str) -> bool {
     let line = line.trim_start();
     !line.is_empty() && !line.starts_with(['#', '%'])
 }

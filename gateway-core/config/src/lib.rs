@@ -43,6 +43,7 @@ mod json;
 mod listener;
 mod listener_set;
 mod load;
+mod loose;
 mod matches;
 mod migrate;
 mod objects;
@@ -69,6 +70,7 @@ mod status;
 mod suggest;
 mod topology;
 mod unmet;
+mod written;
 
 pub use compile::{Capture, GivenWorkload, Options, compile};
 pub use duty::{

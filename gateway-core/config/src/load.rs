@@ -5,12 +5,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::document::{Defect, Document, Place, split};
+use crate::loose::{self, Lost, Shown};
 use crate::objects::{Identity, KINDS, Object, Objects, Refused, label};
+use crate::resources::Text;
 use crate::resources::meta::{Header, Named};
 use crate::resources::route::ParentRef;
 use crate::resources::towpath::TargetsOnly;
 use crate::suggest::{distance, nearest};
-use crate::{Position, Problem, Source};
+use crate::{ObjectName, Position, Problem, Source};
 
 /// What each file held when it was compiled last.
 #[derive(Clone, Default)]
@@ -76,27 +78,22 @@ fn read_file(name: &Arc<str>, text: &Arc<str>, before: Option<&FileObjects>) -> 
         refused: Vec::new(),
         problems: Vec::new(),
     };
-    let mut anonymous = false;
+    let mut illegible = Vec::new();
     for document in split(text) {
         match read_document(&document, &document.place(name)) {
             Outcome::Read(object) => file.objects.push(object),
             Outcome::Ignored(problem) => file.problems.extend(problem),
-            Outcome::Broken(problems, None) => {
-                file.problems.extend(problems);
-                anonymous = true;
-            }
-            Outcome::Broken(problems, Some(refused)) => {
-                let kept = before.and_then(|before| before.find(refused.kind, &refused.name));
-                file.problems.extend(problems.into_iter().map(|p| if kept.is_some() { keeps(p) } else { p }));
-                match kept {
-                    Some(object) => file.objects.push(object.clone()),
-                    None => file.refused.push(Arc::from(refused)),
+            Outcome::Broken(problems, refused) => {
+                match before.and_then(|before| before.find(refused.kind, &refused.name)) {
+                    Some(object) => file.keep(object.clone(), problems),
+                    None => file.refuse(problems, *refused),
                 }
             }
+            Outcome::Illegible(problems, refused) => illegible.push((problems, refused)),
         }
     }
-    if anonymous && let Some(before) = before {
-        file.keep_missing(before);
+    if !illegible.is_empty() {
+        file.keep_missing(before, illegible);
     }
     file
 }
@@ -106,22 +103,58 @@ fn keeps(mut problem: Problem) -> Problem {
     problem
 }
 
+/// Tells what holds in place of an object.
+fn shuts(problem: Problem, refused: &Refused) -> Problem {
+    let wide = refused.name.namespace.is_empty();
+    let place = if wide { "the mesh, for its namespace cannot be told," } else { "its namespace" };
+    let holds = match refused.kind {
+        "AuthorizationPolicy" | "RequestAuthentication" => format!("everything in {place} is refused"),
+        "PeerAuthentication" => format!("STRICT holds in {place}"),
+        _ => return problem,
+    };
+    Problem { message: format!("{}; {holds} until it is mended", problem.message), ..problem }
+}
+
 impl FileObjects {
     fn find(&self, kind: &str, name: &crate::ObjectName) -> Option<&Object> {
         self.objects.iter().find(|object| object.kind() == kind && object.name() == name)
     }
 
-    /// A document that does not even tell its name may be any of those that are gone.
-    fn keep_missing(&mut self, before: &Self) {
-        let refused = |object: &Object| {
+    fn keep(&mut self, object: Object, problems: Vec<Problem>) {
+        self.problems.extend(problems.into_iter().map(keeps));
+        self.objects.push(object);
+    }
+
+    fn refuse(&mut self, problems: Vec<Problem>, refused: Refused) {
+        self.problems.extend(problems.into_iter().map(|problem| shuts(problem, &refused)));
+        self.refused.push(Arc::new(refused));
+    }
+
+    /// A document that does not even tell its name may be any of those that are gone. What may be none of them, and keeps
+    /// something shut, is refused.
+    fn keep_missing(&mut self, before: Option<&Self>, illegible: Vec<(Vec<Problem>, Option<Box<Refused>>)>) {
+        let is_refused = |object: &Object| {
             self.refused.iter().any(|r| r.kind == object.kind() && r.name == *object.name())
         };
-        let missing: Vec<_> = before
-            .objects
-            .iter()
-            .filter(|object| self.find(object.kind(), object.name()).is_none() && !refused(object))
+        let objects = before.into_iter().flat_map(|before| &before.objects);
+        let missing: Vec<_> = objects
+            .filter(|object| self.find(object.kind(), object.name()).is_none() && !is_refused(object))
             .cloned()
             .collect();
+        let mut kept: Vec<_> = missing.iter().map(Object::kind).collect();
+        for (problems, refused) in illegible {
+            let Some(refused) = refused else {
+                self.problems.extend(problems);
+                continue;
+            };
+            match kept.iter().position(|kind| *kind == refused.kind) {
+                Some(at) => {
+                    kept.swap_remove(at);
+                    self.problems.extend(problems.into_iter().map(keeps));
+                }
+                None => self.refuse(problems, *refused),
+            }
+        }
         self.objects.extend(missing);
     }
 }
@@ -129,15 +162,18 @@ impl FileObjects {
 enum Outcome {
     Read(Object),
     Ignored(Option<Problem>),
-    Broken(Vec<Problem>, Option<Box<Refused>>),
+    /// What cannot be read of an object whose name is known.
+    Broken(Vec<Problem>, Box<Refused>),
+    /// It may be any object; with what it is, as far as that can be told, if it keeps something shut.
+    Illegible(Vec<Problem>, Option<Box<Refused>>),
 }
 
 fn read_document(document: &Document<'_>, place: &Place) -> Outcome {
     let header: Header = match document.read() {
         Ok(header) => header,
-        Err(defect) => return Outcome::Broken(vec![defect.problem(place)], None),
+        Err(defect) => return illegible(document, defect.problem(place)),
     };
-    let identity = match identify(&header, place) {
+    let identity = match identify(&header, document, place) {
         Ok(identity) => identity,
         Err(outcome) => return outcome,
     };
@@ -148,20 +184,67 @@ fn read_document(document: &Document<'_>, place: &Place) -> Outcome {
 }
 
 fn broken(identity: &Identity, document: &Document<'_>, place: &Place, defects: &[Defect]) -> Outcome {
-    let named = document.read::<Named>().ok();
-    let name = named.as_ref().map(|named| identity.name(&named.metadata));
-    let about = name.as_ref().map_or_else(|| identity.kind.to_owned(), |name| label(identity.kind, name));
-    let problems = defects.iter().map(|defect| defect.problem(place).about(about.clone())).collect();
-    let refused = name.map(|name| Refused {
-        api_version: Arc::clone(&identity.api_version),
-        kind: identity.kind,
+    let reason = defects.first().map(|defect| defect.message.clone()).unwrap_or_default();
+    let problems = defects.iter().map(|defect| defect.problem(place));
+    let Ok(named) = document.read::<Named>() else {
+        let problems = problems.map(|problem| problem.about(identity.kind)).collect();
+        return unnamed(identity, document, problems, reason);
+    };
+    let name = identity.name(&named.metadata);
+    let about = label(identity.kind, &name);
+    let problems = problems.map(|problem| problem.about(about.clone())).collect();
+    let api_version = Arc::clone(&identity.api_version);
+    let (kind, generation) = (identity.kind, named.metadata.generation);
+    let refused = Refused { generation, ..refused(api_version, (kind, name), document, reason) };
+    Outcome::Broken(problems, Box::new(refused))
+}
+
+/// Of an object whose kind is known, and whose metadata cannot be read.
+fn unnamed(identity: &Identity, document: &Document<'_>, problems: Vec<Problem>, reason: String) -> Outcome {
+    match loose::by_metadata(identity, document) {
+        Some(lost) => lose(lost, document, problems, reason),
+        None => Outcome::Illegible(problems, None),
+    }
+}
+
+/// Of a document that does not tell what it is.
+fn illegible(document: &Document<'_>, mut problem: Problem) -> Outcome {
+    match loose::by_text(document) {
+        Shown::Guard(lost) => {
+            let reason = problem.message.clone();
+            lose(lost, document, vec![problem], reason)
+        }
+        Shown::Other => Outcome::Illegible(vec![problem], None),
+        Shown::Nothing => {
+            problem.message += "; nothing of it is in force, be it a policy, for its kind cannot be told";
+            Outcome::Illegible(vec![problem], None)
+        }
+    }
+}
+
+fn lose(lost: Lost, document: &Document<'_>, problems: Vec<Problem>, reason: String) -> Outcome {
+    let Lost { kind, name, is_named } = lost;
+    let about = if is_named { label(kind, &name) } else { kind.to_owned() };
+    let problems = problems.into_iter().map(|problem| problem.about(about.clone())).collect();
+    let refused = Box::new(refused("".into(), (kind, name), document, reason));
+    if is_named { Outcome::Broken(problems, refused) } else { Outcome::Illegible(problems, Some(refused)) }
+}
+
+fn refused(
+    api_version: Arc<str>,
+    (kind, name): (&'static str, ObjectName),
+    document: &Document<'_>,
+    reason: String,
+) -> Refused {
+    Refused {
+        api_version,
+        kind,
         name,
-        generation: named.and_then(|named| named.metadata.generation),
+        generation: None,
         targets: document.read::<TargetsOnly>().ok().map(|targets| targets.spec.target_refs),
         parents: document.read::<ParentsOnly>().map(|parents| parents.spec.parent_refs).unwrap_or_default(),
-        reason: defects.first().map(|defect| defect.message.clone()).unwrap_or_default(),
-    });
-    Outcome::Broken(problems, refused.map(Box::new))
+        reason,
+    }
 }
 
 #[derive(serde::Deserialize)]
@@ -175,40 +258,47 @@ struct ParentsSpec {
     parent_refs: Vec<ParentRef>,
 }
 
-fn identify(header: &Header, place: &Place) -> Result<Identity, Outcome> {
-    let ignored = |problem: Option<Problem>| Err(Outcome::Ignored(problem));
-    let at = |location| place.at(location);
+fn identify(header: &Header, document: &Document<'_>, place: &Place) -> Result<Identity, Outcome> {
+    let missing = |field: &str, present: &Text| {
+        let problem = Problem::error(format!("missing field `{field}`"));
+        illegible(document, problem.at(place.at(Some(present.referenced))))
+    };
     let (version, kind) = match (&header.api_version, &header.kind) {
         (Some(version), Some(kind)) => (version, kind),
         (None, None) => {
-            return ignored(Some(
-                Problem::warning("is not a Kubernetes object: it has no `kind`").at(at(None)),
-            ));
+            let problem = Problem::warning("is not a Kubernetes object: it has no `kind`");
+            return Err(Outcome::Ignored(Some(problem.at(place.at(None)))));
         }
-        (None, Some(kind)) => return Err(missing("apiVersion", at(Some(kind.referenced)))),
-        (Some(version), None) => return Err(missing("kind", at(Some(version.referenced)))),
+        (None, Some(kind)) => return Err(missing("apiVersion", kind)),
+        (Some(version), None) => return Err(missing("kind", version)),
     };
-    let (group, number) = version.value.split_once('/').unwrap_or(("", &version.value));
-    if let Some((group, kind, namespaced)) =
+    let (group, number) = loose::group_and_version(&version.value);
+    let Some((group, known, namespaced)) =
         KINDS.iter().find(|(g, k, _)| *g == group && *k == kind.value).copied()
-    {
-        check_version(group, number, at(Some(version.referenced)))?;
-        return Ok(Identity { api_version: version.value.as_str().into(), group, kind, namespaced });
+    else {
+        return Err(Outcome::Ignored(unknown_kind(group, &kind.value, place.at(Some(kind.referenced)))));
+    };
+    let identity = Identity { api_version: version.value.as_str().into(), group, kind: known, namespaced };
+    match unknown_version(group, number) {
+        None => Ok(identity),
+        Some(problem) => {
+            let (reason, problem) = (problem.message.clone(), problem.at(place.at(Some(version.referenced))));
+            Err(unnamed(&identity, document, vec![problem], reason))
+        }
     }
-    ignored(unknown_kind(group, &kind.value, at(Some(kind.referenced))))
 }
 
-fn missing(field: &str, position: Position) -> Outcome {
-    Outcome::Broken(vec![Problem::error(format!("missing field `{field}`")).at(position)], None)
-}
-
-fn check_version(group: &str, number: &str, position: Position) -> Result<(), Outcome> {
+fn unknown_version(group: &str, number: &str) -> Option<Problem> {
     let known = VERSIONS.iter().find(|(g, _)| *g == group).map_or(&[][..], |(_, versions)| versions);
     if known.contains(&number) {
-        return Ok(());
+        return None;
     }
-    let problem = Problem::error(format!("version `{number}` of this kind is not read")).at(position);
-    Err(Outcome::Broken(vec![problem.suggest(format!("read are {}", known.join(", ")))], None))
+    let problem = if number.is_empty() {
+        Problem::error(format!("`{group}` has no version"))
+    } else {
+        Problem::error(format!("version `{number}` of this kind is not read"))
+    };
+    Some(problem.suggest(format!("read are {}", known.join(", "))))
 }
 
 /// What `kubectl get -o yaml` writes.

@@ -74,12 +74,25 @@ pub(crate) fn label(kind: &str, name: &ObjectName) -> String {
 pub(crate) struct Refused {
     pub(crate) api_version: Arc<str>,
     pub(crate) kind: &'static str,
+    /// Without namespace where that cannot be told.
     pub(crate) name: ObjectName,
     pub(crate) generation: Option<i64>,
     /// What it was attached to, if that much could be read.
     pub(crate) targets: Option<Vec<TargetRef>>,
     pub(crate) parents: Vec<ParentRef>,
     pub(crate) reason: String,
+}
+
+impl Refused {
+    /// The namespace that a security policy of Istio is for: that of the whole mesh if its own cannot be told.
+    pub(crate) fn scope<'a>(&'a self, root: &'a Arc<str>) -> &'a Arc<str> {
+        if self.name.namespace.is_empty() { root } else { &self.name.namespace }
+    }
+
+    /// `Kind namespace/name`.
+    pub(crate) fn label(&self) -> String {
+        label(self.kind, &self.name)
+    }
 }
 
 /// How the body of an object is read and checked by itself.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use towpath_mesh_mtls::MtlsMode;
 
 use crate::edge_services::EdgeServices;
-use crate::objects::{Objects, Stored, label};
+use crate::objects::{Objects, Stored};
 use crate::resources::gateway::has_all;
 use crate::resources::istio::{ModeSpec, MtlsSpec, PeerAuthenticationSpec};
 use crate::topology::{DefaultMode, default_mode};
@@ -76,7 +76,7 @@ pub(crate) fn report_idle(objects: &Objects, root: &str, problems: &mut Vec<Prob
 
 fn asked(
     objects: &Objects,
-    root: &str,
+    root: &Arc<str>,
     (namespace, labels): (&str, &BTreeMap<String, String>),
     port: u16,
 ) -> Option<Demand> {
@@ -96,11 +96,10 @@ fn asked(
 }
 
 /// A policy that could not be read may have asked for STRICT: until it is mended, that is what holds.
-fn refused(objects: &Objects, root: &str, namespace: &str) -> Option<String> {
-    let concerned = |name: &str| name == namespace || name == root;
-    let refused =
-        objects.refused.iter().find(|r| r.kind == "PeerAuthentication" && concerned(&r.name.namespace))?;
-    Some(label(refused.kind, &refused.name))
+fn refused(objects: &Objects, root: &Arc<str>, namespace: &str) -> Option<String> {
+    let concerned = |scope: &Arc<str>| **scope == *namespace || scope == root;
+    let mut refused = objects.refused.iter().filter(|refused| refused.kind == "PeerAuthentication");
+    refused.find(|refused| concerned(refused.scope(root))).map(|refused| refused.label())
 }
 
 /// The policy that selects a workload. In the root namespace policies are for the mesh, and a selector there is for nobody

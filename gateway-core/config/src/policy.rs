@@ -24,7 +24,7 @@ pub(crate) struct Target {
 #[derive(Default)]
 pub(crate) struct Attachments {
     by_target: HashMap<Target, Policies>,
-    /// Namespaces in which every route stays shut, for a policy there cannot be read.
+    /// Namespaces in which every route stays shut, for a policy there cannot be read. One without name is all of them.
     locked: HashMap<Arc<str>, Policies>,
 }
 
@@ -69,7 +69,8 @@ impl Attachments {
         let found = levels
             .iter()
             .filter_map(|level| self.by_target.get(level))
-            .chain(self.locked.get(&route.namespace));
+            .chain(self.locked.get(&route.namespace))
+            .chain(self.locked.get(""));
         found.fold(Policies::default(), |all, more| all.merged(more))
     }
 
@@ -108,7 +109,7 @@ impl Attachments {
     fn lock(&mut self, refused: &Refused) {
         let namespace = &refused.name.namespace;
         let shut = Policies::builder().with(no_keys(&refused.name)).build();
-        let Some(targets) = &refused.targets else {
+        let Some(targets) = refused.targets.as_ref().filter(|_| !namespace.is_empty()) else {
             self.locked.insert(Arc::clone(namespace), shut);
             return;
         };

@@ -8,6 +8,7 @@ use towpath_auth::{JwtRule, KeySet, RequestAuthentications, TokenLocation};
 use towpath_gateway_core::{Changes, Live};
 
 use crate::Problem;
+use crate::authorization::Policies;
 use crate::objects::{Objects, Stored};
 use crate::resources::istio::{JwtRuleSpec, RequestAuthenticationSpec};
 use crate::scope::{Place, Scope};
@@ -44,17 +45,24 @@ impl RemoteKeys {
 }
 
 impl Authentications {
-    /// Compiles all policies.
+    /// Compiles all policies. Where one does not tell where it holds, `authorization` refuses everything: who takes no
+    /// tokens there takes the claims that clients send for those of an issuer.
     pub(crate) fn compile(
         objects: &Objects,
         before: Option<&RemoteKeys>,
+        authorization: &mut Policies,
         problems: &mut Vec<Problem>,
     ) -> (Self, RemoteKeys) {
         let mut sorted: Vec<_> = objects.request_authentications.values().collect();
         sorted.sort_by_key(|object| object.seniority());
         let mut keys = Keys { before, now: RemoteKeys::default() };
-        let policies =
-            sorted.into_iter().filter_map(|object| scoped(object, objects, &mut keys, problems)).collect();
+        let mut policies = Vec::new();
+        for object in sorted {
+            match scoped(object, objects, &mut keys, problems) {
+                Some(policy) => policies.push(policy),
+                None => authorization.shut(object.label(), &object.name.namespace),
+            }
+        }
         (Self { policies }, keys.now)
     }
 
@@ -100,7 +108,8 @@ fn scoped(
     let scope = match Scope::read(&object.name.namespace, spec.selector.as_ref(), &targets) {
         Ok(scope) => scope,
         Err(defect) => {
-            let message = format!("{}: no token is taken by the policy", defect.message);
+            let message =
+                format!("{}: everything in the namespace is refused until it is mended", defect.message);
             problems.push(object.error(defect.location, message));
             return None;
         }

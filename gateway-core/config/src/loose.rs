@@ -1,0 +1,112 @@
+//! What can still be told of a document that cannot be read: enough to keep shut what it may have kept shut.
+
+use crate::ObjectName;
+use crate::document::Document;
+use crate::objects::{Identity, KINDS};
+use crate::suggest::distance;
+use crate::written::Text;
+
+/// Kinds that keep something shut, or say how, the strictest first: to serve without one that was written opens it.
+const GUARDS: [&str; 5] =
+    ["AuthorizationPolicy", "RequestAuthentication", "PeerAuthentication", "Mesh", "ApiKeyPolicy"];
+
+/// The group whose kinds are guards, all of them.
+const SECURITY: &str = "security.istio.io";
+
+/// What a document shows of itself.
+pub(crate) enum Shown {
+    /// A kind that keeps something shut.
+    Guard(Lost),
+    /// Another kind.
+    Other,
+    /// Nobody can tell.
+    Nothing,
+}
+
+/// A guard that cannot be read.
+pub(crate) struct Lost {
+    pub(crate) kind: &'static str,
+    pub(crate) name: ObjectName,
+    /// Whether that is its name beyond doubt.
+    pub(crate) is_named: bool,
+}
+
+/// Group and version; one without version has the group alone.
+pub(crate) fn group_and_version(text: &str) -> (&str, &str) {
+    match text.split_once('/') {
+        Some(parts) => parts,
+        None if text.contains('.') => (text, ""),
+        None => ("", text),
+    }
+}
+
+/// Whether a kind is written for another: a letter is wrong at most, in whatever case.
+pub(crate) fn is_slip(written: &str, meant: &str) -> bool {
+    distance(&written.to_lowercase(), &meant.to_lowercase()) <= 1
+}
+
+/// What a document of a known kind is, if it keeps something shut.
+pub(crate) fn by_metadata(identity: &Identity, document: &Document<'_>) -> Option<Lost> {
+    let kind = Some(identity.kind).filter(|kind| GUARDS.contains(kind))?;
+    let Ok(value) = document.read::<serde_json::Value>() else {
+        return Some(lost(kind, identity.namespaced, written_metadata(document.text)));
+    };
+    let metadata = value.get("metadata").and_then(serde_json::Value::as_object);
+    let namespace = match metadata.map(|metadata| metadata.get("namespace")) {
+        Some(None | Some(serde_json::Value::Null)) => Some("default"),
+        Some(Some(namespace)) => {
+            namespace.as_str().map(|name| if name.is_empty() { "default" } else { name })
+        }
+        None => None,
+    };
+    let name = metadata.and_then(|metadata| metadata.get("name")?.as_str());
+    let is_named = name.is_some() && (namespace.is_some() || !identity.namespaced);
+    Some(Lost { is_named, ..lost(kind, identity.namespaced, (namespace, name)) })
+}
+
+/// What a document is by its text, if nothing else can be told.
+pub(crate) fn by_text(document: &Document<'_>) -> Shown {
+    let text = Text::of(document.text);
+    let mut kinds: Vec<_> = text.values("kind", |entry| text.is_top(entry));
+    if kinds.is_empty() {
+        kinds = text.values("kind", |_| true);
+    }
+    let versions = text.values("apiVersion", |entry| text.is_top(entry));
+    let group = versions.first().map(|version| group_and_version(version).0);
+    let is_of = |wanted: &str| group.is_none_or(|group| distance(group, wanted) <= 2);
+    let is_written = |kind: &str| kinds.iter().any(|written| is_slip(written, kind));
+    let mut guards = GUARDS.iter().filter_map(|guard| KINDS.iter().find(|(_, kind, _)| kind == guard));
+    let guard = guards.find(|(group, kind, _)| is_of(group) && is_written(kind));
+    // One of this group that does not tell its kind counts as the strictest.
+    let is_security = kinds.is_empty() && group.is_some() && is_of(SECURITY);
+    let metadata = || written_metadata(document.text);
+    match guard {
+        Some((_, kind, namespaced)) => Shown::Guard(lost(kind, *namespaced, metadata())),
+        None if is_security => Shown::Guard(lost("AuthorizationPolicy", true, metadata())),
+        None if kinds.is_empty() && group.is_none() => Shown::Nothing,
+        None => Shown::Other,
+    }
+}
+
+fn lost(kind: &'static str, namespaced: bool, (namespace, name): (Option<&str>, Option<&str>)) -> Lost {
+    let namespace = namespace.filter(|_| namespaced).unwrap_or_default().into();
+    let name = name.unwrap_or("(without name)").into();
+    Lost { kind, name: ObjectName { namespace, name }, is_named: false }
+}
+
+/// `namespace` and `name` as they are written below `metadata`.
+fn written_metadata(text: &str) -> (Option<&str>, Option<&str>) {
+    let text = Text::of(text);
+    let children = text.children("metadata");
+    let only = |key: &str| {
+        let mut values = children.iter().filter(|entry| entry.key == key).map(|entry| entry.value);
+        let first = values.next().filter(|value| is_name(value))?;
+        values.all(|other| other == first).then_some(first)
+    };
+    (only("namespace"), only("name"))
+}
+
+fn is_name(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
+    !text.is_empty() && text.bytes().all(allowed)
+}
