@@ -70,7 +70,10 @@ impl Authentications {
     pub(crate) fn of(&self, objects: &Objects, root: &str, places: &[Place<'_>]) -> RequestAuthentications {
         let holds = |scope: &Scope| places.iter().any(|place| scope.holds(objects, root, *place));
         let rules = self.policies.iter().filter(|(scope, _)| holds(scope)).flat_map(|(_, rules)| rules);
-        RequestAuthentications::new(rules.cloned().collect())
+        let mut rules: Vec<_> = rules.cloned().collect();
+        // Istio, `newPolicyApplier`: the issuer that sorts first is asked first, whichever policy names it.
+        rules.sort_by(|one, other| one.issuer.cmp(&other.issuer));
+        RequestAuthentications::new(rules)
     }
 }
 
@@ -84,16 +87,14 @@ impl Keys<'_> {
     fn at(&mut self, uri: Arc<str>, issuer: Option<Arc<str>>, timeout: Option<Duration>) -> RemoteJwks {
         let timeout = timeout.unwrap_or(Duration::from_secs(5));
         let key = (Arc::clone(&uri), issuer.clone());
-        let kept = self.now.0.get(&key).or_else(|| self.before?.0.get(&key)).cloned();
-        let made = kept.unwrap_or_else(|| RemoteJwks {
-            uri,
-            discovered_for: issuer,
-            keys: Live::default(),
-            missed: Changes::new(),
-            timeout,
+        // Of several that name one URL, the first says how long it is waited for.
+        let entry = self.now.0.entry(key).or_insert_with_key(|key| {
+            let kept = self.before.and_then(|before| before.0.get(key));
+            let (keys, missed) =
+                kept.map_or_else(Default::default, |kept| (kept.keys.clone(), kept.missed.clone()));
+            RemoteJwks { uri, discovered_for: issuer, keys, missed, timeout }
         });
-        self.now.0.insert(key, made.clone());
-        made
+        entry.clone()
     }
 }
 

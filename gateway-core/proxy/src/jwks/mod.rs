@@ -25,11 +25,11 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// The most time between two tries after a failure.
 const LONGEST: Duration = Duration::from_mins(5);
 
-/// A URL, and the issuer if it is of a discovery document.
-type Place = (Arc<str>, Option<Arc<str>>);
+/// A URL, the issuer if it is of a discovery document, and how long an answer may take.
+type Place = (Arc<str>, Option<Arc<str>>, Duration);
 
 fn place(jwks: &RemoteJwks) -> Place {
-    (Arc::clone(&jwks.uri), jwks.discovered_for.clone())
+    (Arc::clone(&jwks.uri), jwks.discovered_for.clone(), jwks.timeout)
 }
 
 /// What is being fetched.
@@ -197,6 +197,23 @@ mod tests {
         assert_eq!(*asked.lock().unwrap(), 2);
         fetchers.follow(Vec::new(), true);
         assert!(fetchers.running.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_new_limit_of_time_holds_at_once() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = silent.local_addr().unwrap();
+        let patient =
+            RemoteJwks { timeout: Duration::from_hours(1), ..jwks(format!("http://{address}/"), None) };
+        let hasty = RemoteJwks { timeout: Duration::from_millis(50), ..patient.clone() };
+        let mut fetchers = Fetchers::default();
+        fetchers.follow(vec![patient], true);
+        let first = silent.accept().await.unwrap();
+        fetchers.follow(vec![hasty], true);
+        let second = silent.accept().await.unwrap();
+        // It was given up, and is tried again.
+        let third = silent.accept().await.unwrap();
+        drop((first, second, third));
     }
 
     #[tokio::test]
