@@ -40,6 +40,7 @@ mod filter;
 mod flow;
 mod gateway;
 mod json;
+mod kinds;
 mod listener;
 mod listener_set;
 mod load;

@@ -5,14 +5,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::document::{Defect, Document, Place, split};
+use crate::kinds::{self, Found, Part};
 use crate::loose::{self, Lost, Shown};
-use crate::objects::{Identity, KINDS, Object, Objects, Refused, label};
+use crate::objects::{Identity, Object, Objects, Refused, label};
 use crate::resources::Text;
 use crate::resources::meta::{Header, Named};
 use crate::resources::route::ParentRef;
 use crate::resources::towpath::TargetsOnly;
-use crate::suggest::{distance, nearest};
-use crate::{ObjectName, Position, Problem, Source};
+use crate::{ObjectName, Problem, Source};
 
 /// What each file held when it was compiled last.
 #[derive(Clone, Default)]
@@ -31,24 +31,6 @@ struct FileObjects {
     refused: Vec<Arc<Refused>>,
     problems: Vec<Problem>,
 }
-
-/// Kinds that are known and not compiled.
-const NOT_SERVED: &[(&str, &str)] = &[("networking.istio.io", "ServiceEntry")];
-
-/// Kinds that `migrate` reads.
-const MIGRATED: &[(&str, &str)] =
-    &[("networking.istio.io", "VirtualService"), ("networking.istio.io", "DestinationRule")];
-
-/// Versions that are read, by group.
-const VERSIONS: &[(&str, &[&str])] = &[
-    ("gateway.networking.k8s.io", &["v1", "v1beta1", "v1alpha2", "v1alpha3"]),
-    ("gateway.networking.x-k8s.io", &["v1alpha1"]),
-    ("", &["v1"]),
-    ("discovery.k8s.io", &["v1"]),
-    ("security.istio.io", &["v1", "v1beta1"]),
-    ("networking.istio.io", &["v1", "v1beta1", "v1alpha3"]),
-    ("towpath.dev", &["v1alpha1"]),
-];
 
 /// Reads every file, taking those that did not change from `previous`.
 pub(crate) fn load(
@@ -188,7 +170,10 @@ fn broken(identity: &Identity, document: &Document<'_>, place: &Place, defects: 
     let problems = defects.iter().map(|defect| defect.problem(place));
     let Ok(named) = document.read::<Named>() else {
         let problems = problems.map(|problem| problem.about(identity.kind)).collect();
-        return unnamed(identity, document, problems, reason);
+        return match loose::by_metadata(identity, document) {
+            Some(lost) => lose(lost, document, problems, reason),
+            None => Outcome::Illegible(problems, None),
+        };
     };
     let name = identity.name(&named.metadata);
     let about = label(identity.kind, &name);
@@ -197,14 +182,6 @@ fn broken(identity: &Identity, document: &Document<'_>, place: &Place, defects: 
     let (kind, generation) = (identity.kind, named.metadata.generation);
     let refused = Refused { generation, ..refused(api_version, (kind, name), document, reason) };
     Outcome::Broken(problems, Box::new(refused))
-}
-
-/// Of an object whose kind is known, and whose metadata cannot be read.
-fn unnamed(identity: &Identity, document: &Document<'_>, problems: Vec<Problem>, reason: String) -> Outcome {
-    match loose::by_metadata(identity, document) {
-        Some(lost) => lose(lost, document, problems, reason),
-        None => Outcome::Illegible(problems, None),
-    }
 }
 
 /// Of a document that does not tell what it is.
@@ -273,54 +250,26 @@ fn identify(header: &Header, document: &Document<'_>, place: &Place) -> Result<I
         (Some(version), None) => return Err(missing("kind", version)),
     };
     let (group, number) = loose::group_and_version(&version.value);
-    let Some((group, known, namespaced)) =
-        KINDS.iter().find(|(g, k, _)| *g == group && *k == kind.value).copied()
-    else {
-        return Err(Outcome::Ignored(unknown_kind(group, &kind.value, place.at(Some(kind.referenced)))));
+    let at = |part| match part {
+        Part::Version => place.at(Some(version.referenced)),
+        Part::Kind => place.at(Some(kind.referenced)),
     };
-    let identity = Identity { api_version: version.value.as_str().into(), group, kind: known, namespaced };
-    match unknown_version(group, number) {
-        None => Ok(identity),
-        Some(problem) => {
-            let (reason, problem) = (problem.message.clone(), problem.at(place.at(Some(version.referenced))));
-            Err(unnamed(&identity, document, vec![problem], reason))
+    let (found, problem, instead) = match kinds::find(group, number, &kind.value) {
+        Found::Read(found) => return Ok(Identity::of(found, &version.value)),
+        Found::OtherVersion(found, problem) => {
+            let problem = problem.at(at(Part::Version));
+            (found, problem.clone(), Outcome::Illegible(vec![problem], None))
         }
-    }
-}
-
-fn unknown_version(group: &str, number: &str) -> Option<Problem> {
-    let known = VERSIONS.iter().find(|(g, _)| *g == group).map_or(&[][..], |(_, versions)| versions);
-    if known.contains(&number) {
-        return None;
-    }
-    let problem = if number.is_empty() {
-        Problem::error(format!("`{group}` has no version"))
-    } else {
-        Problem::error(format!("version `{number}` of this kind is not read"))
+        Found::Misspelt(found, part, problem) => {
+            let problem = problem.at(at(part));
+            let message = format!("{}: the object has no effect", problem.message);
+            (found, problem.clone(), Outcome::Ignored(Some(Problem { message, ..problem })))
+        }
+        Found::Unread(problem) => {
+            return Err(Outcome::Ignored(problem.map(|problem| problem.at(at(Part::Kind)))));
+        }
     };
-    Some(problem.suggest(format!("read are {}", known.join(", "))))
-}
-
-/// What `kubectl get -o yaml` writes.
-pub(crate) fn list(position: Position) -> Problem {
-    let problem = Problem::error("lists of objects are not read").at(position);
-    problem.suggest("write each object as a document of its own, with `---` between them")
-}
-
-fn unknown_kind(group: &str, kind: &str, position: Position) -> Option<Problem> {
-    if (group, kind) == ("", "List") {
-        return Some(list(position));
-    }
-    if MIGRATED.contains(&(group, kind)) {
-        let problem = Problem::warning(format!("{kind} has no effect here")).at(position);
-        return Some(problem.suggest("`gateway migrate` writes routes in its place"));
-    }
-    if NOT_SERVED.contains(&(group, kind)) {
-        return Some(Problem::warning(format!("{kind} is not served yet: it has no effect")).at(position));
-    }
-    let known = KINDS.iter().filter(|(g, ..)| *g == group).map(|(_, known, _)| *known);
-    let meant = nearest(kind, known).filter(|meant| distance(kind, meant) <= 1)?;
-    // Almost certainly a slip, and what was meant may be a policy: it must not go by as a warning.
-    let problem = Problem::error(format!("unknown kind `{kind}`: the object has no effect")).at(position);
-    Some(problem.suggest(format!("did you mean `{meant}`?")))
+    let lost = loose::by_metadata(&Identity::of(found, &version.value), document);
+    let reason = problem.message.clone();
+    Err(lost.map_or(instead, |lost| lose(lost, document, vec![problem], reason)))
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_saphyr::Location;
 
 use crate::document::{Defect, Document, Place};
+use crate::kinds::Kind;
 use crate::resources::backend_tls::BackendTlsPolicySpec;
 use crate::resources::core::{ConfigMap, EndpointSlice, Namespace, Pod, Secret, Service};
 use crate::resources::filter::HttpRouteFilterSpec;
@@ -121,7 +122,7 @@ macro_rules! kinds {
         }
 
         /// Group, kind, and whether objects have a namespace.
-        pub(crate) const KINDS: &[(&str, &str, bool)] = &[$(($group, stringify!($kind), namespaced!($scope)),)*];
+        pub(crate) const KINDS: &[Kind] = &[$(($group, stringify!($kind), namespaced!($scope)),)*];
 
         impl Object {
             pub(crate) fn kind(&self) -> &'static str {
@@ -196,6 +197,11 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
+    /// That of a kind.
+    pub(crate) fn of((group, kind, namespaced): Kind, api_version: &str) -> Self {
+        Self { api_version: api_version.into(), group, kind, namespaced }
+    }
+
     /// The name that an object of this identity has by its metadata.
     pub(crate) fn name(&self, metadata: &Metadata) -> ObjectName {
         let namespace =

@@ -72,6 +72,49 @@ fn every_finding_tells_where_and_what_was_meant() {
             "apiVersion: v1\nkind: List\nitems: []\n".into(),
             "error: 0.yaml:2:7: lists of objects are not read (write each object as a document of its own, with `---` between them)",
         ),
+        (
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicyList\nitems: []\n".into(),
+            "error: 0.yaml:2:7: lists of objects are not read (write each object as a document of its own, with `---` between them)",
+        ),
+        (
+            "apiVersion: towpath.dev/v1alpha1\nkind: consumers\nmetadata: {name: r}\n".into(),
+            "error: 0.yaml:2:7: unknown kind `consumers`: the object has no effect (did you mean `Consumer`?)",
+        ),
+        (
+            "apiVersion: security.istio.io/v1\nkind: authorizationpolicy\nmetadata: {name: r}\n".into(),
+            "error: 0.yaml:2:7: AuthorizationPolicy default/r: unknown kind `authorizationpolicy`; everything in its namespace is \
+             refused until it is mended (did you mean `AuthorizationPolicy`?)",
+        ),
+        (
+            "apiVersion: security.istio.io\nkind: PeerAuthentication\nmetadata: {name: r}\n".into(),
+            "error: 0.yaml:1:13: PeerAuthentication default/r: `security.istio.io` has no version; STRICT holds in its namespace \
+             until it is mended (read are v1, v1beta1)",
+        ),
+        (
+            "apiVersion: gateway.networking.k8s.io\nkind: HTTPRoute\nmetadata: {name: r}\n".into(),
+            "error: 0.yaml:1:13: `gateway.networking.k8s.io` has no version (read are v1, v1beta1, v1alpha2, v1alpha3)",
+        ),
+        (
+            "apiVersion: security.istio.io/v1\nkind: Policy\nmetadata: {name: r}\n".into(),
+            "error: 0.yaml:2:7: unknown kind `Policy`: the object has no effect \
+             (known: PeerAuthentication, AuthorizationPolicy, RequestAuthentication)",
+        ),
+        (
+            "apiVersion: networking.istio.oi/v1\nkind: WorkloadEntry\nmetadata: {name: r}\n".into(),
+            "error: 0.yaml:1:13: unknown group `networking.istio.oi`: the object has no effect (did you mean `networking.istio.io`?)",
+        ),
+        (
+            "apiVersion: networking.istio.io/v1\nkind: EnvoyFilter\nmetadata: {name: r}\n".into(),
+            "warning: 0.yaml:2:7: EnvoyFilter of `networking.istio.io` is not read: it has no effect (remove it if nobody else reads it)",
+        ),
+        (
+            "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {name: r}\n".into(),
+            "warning: 0.yaml:2:7: Telemetry of `telemetry.istio.io` is not read: it has no effect (remove it if nobody else reads it)",
+        ),
+        (
+            "apiVersion: gateway.networking.x-k8s.io/v1alpha1\nkind: XMesh\nmetadata: {name: r}\n".into(),
+            "warning: 0.yaml:2:7: XMesh of `gateway.networking.x-k8s.io` is not read: it has no effect (known: XBackendTrafficPolicy)",
+        ),
         (format!("{ROUTE}  rules: [\n"), "error: 0.yaml:5:10: unclosed bracket '['"),
     ] {
         assert_eq!(only(&text), expected, "{text}");
@@ -194,6 +237,7 @@ fn an_expression_that_is_wrong_or_too_large_refuses_its_route_and_no_other() {
 fn other_documents_are_left_alone() {
     let texts = [
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {}\nanything: [1, {a: ~}]\n",
+        "apiVersion: v1\nkind: Node\nmetadata: {name: a}\n---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: a}\n",
         "apiVersion: v1\nkind: Service\nmetadata: {name: a, managedFields: [{x: 1}]}\nspec: {clusterIP: 1.2.3.4, newField: 1, ports: [{port: 1, nodePort: 2}]}\nstatus: {loadBalancer: {}}\n",
         "{\"apiVersion\": \"v1\", \"kind\": \"Service\", \"metadata\": {\"name\": \"j\"}, \"spec\": {\"ports\": [{\"port\": 1}]}}",
         "# nothing\n---\n---\n",

@@ -24,6 +24,10 @@ const DEFECTS: &[(&str, &str)] = &[
     ("istio.io/v1", "istio.io/v2"),
     ("istio.io/v1", "istio.io"),
     ("apiVersion: security.istio.io/v1\n", ""),
+    ("istio.io/v1", "istio.oi/v1"),
+    ("kind: ", "kind: X"),
+    ("Authentication", "authentication"),
+    ("AuthorizationPolicy", "authorizationpolicy"),
     ("none}}}", "none}}"),
     ("none}}}", "none}}}}"),
     ("app: none", "app: 'none"),
@@ -48,6 +52,12 @@ const WITHOUT_NAMESPACE: &[(&str, &str)] = &[
     ("name: p, namespace: shop}", "name: p, namespace: shop/"),
     ("spec: {", "metadata: {namespace: other}\nspec: {"),
 ];
+
+/// The texts that defects make of a policy, as far as it has what they are in.
+fn all_broken(kind: &str, defects: &[(&'static str, &'static str)]) -> Vec<String> {
+    let texts = defects.iter().map(|defect| broken(kind, *defect));
+    texts.filter(|text| *text != GOOD.replace("KIND", kind)).collect()
+}
 
 fn broken(kind: &str, (good, bad): (&str, &str)) -> String {
     let text = GOOD.replace("KIND", kind).replacen(good, bad, 1);
@@ -85,8 +95,7 @@ fn a_policy_that_cannot_be_read_shuts_its_namespace() {
     for kind in KINDS {
         let open = at_pages(&GOOD.replace("KIND", kind));
         assert_eq!((in_force(&open), problems(&open)), ((true, MtlsMode::Permissive), vec![]), "{kind}");
-        for defect in DEFECTS {
-            let text = broken(kind, *defect);
+        for text in all_broken(kind, DEFECTS) {
             let snapshot = at_pages(&text);
             let (expected, told) = shut(kind);
             assert_eq!(in_force(&snapshot), expected, "{text}");
@@ -105,8 +114,7 @@ fn a_policy_that_cannot_be_read_shuts_its_namespace() {
 #[test]
 fn one_that_does_not_even_tell_its_namespace_shuts_the_mesh() {
     for kind in KINDS {
-        for defect in WITHOUT_NAMESPACE {
-            let text = broken(kind, *defect);
+        for text in all_broken(kind, WITHOUT_NAMESPACE) {
             let snapshot = at_pages(&text);
             let (expected, told) = shut(kind);
             assert_eq!(in_force(&snapshot), expected, "{text}");
@@ -174,8 +182,7 @@ fn what_is_broken_and_no_policy_shuts_nothing() {
 fn the_last_good_version_of_a_policy_stays() {
     for kind in KINDS {
         let first = at_pages(&GOOD.replace("KIND", kind));
-        for defect in DEFECTS.iter().chain(WITHOUT_NAMESPACE) {
-            let text = broken(kind, *defect);
+        for text in all_broken(kind, &[DEFECTS, WITHOUT_NAMESPACE].concat()) {
             let second = compile(&source(&[WORLD, &text]), &sidecar("shop/pages-0", ""), Some(&first));
             assert_eq!(in_force(&second), (true, MtlsMode::Permissive), "{text}");
             let found = problems(&second);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::tree::Node;
 use crate::document::{Place, split};
-use crate::load::list;
+use crate::kinds;
 use crate::objects::label;
 use crate::resources::meta::{Header, Named};
 use crate::{ObjectName, Problem, Source};
@@ -47,7 +47,7 @@ pub(super) fn read(source: &Source, problems: &mut Vec<Problem>) -> Input {
                 continue;
             };
             if header.kind.as_ref().is_some_and(|kind| kind.value == "List") {
-                problems.push(list(place.at(header.kind.map(|kind| kind.referenced))));
+                problems.push(kinds::list().at(place.at(header.kind.map(|kind| kind.referenced))));
                 continue;
             }
             let Some(kind) = kind(&header) else { continue };
