@@ -8,7 +8,7 @@ use towpath_gateway_core::TrustDomain;
 use crate::document::Defect;
 use crate::matches::Match;
 use crate::resources::gateway::{GatewaySpec, ListenerSetSpec, ListenerSpec};
-use crate::resources::istio::{PeerAuthenticationSpec, WorkloadEntrySpec};
+use crate::resources::istio::WorkloadEntrySpec;
 use crate::resources::route::{BackendRef, FlowSpec, GrpcRouteSpec, HttpRouteSpec, RouteSpec, RuleSpec};
 use crate::resources::towpath::{ConsumerSpec, MeshSpec, RateLimitPolicySpec};
 use crate::{client_validation, filter, provider, session};
@@ -118,13 +118,6 @@ fn rule<M: Match>(rule: &RuleSpec<M>, found: &mut Vec<Defect>) {
     {
         let message = "backendRequest is longer than request, which covers all tries";
         found.push(Defect::new(backend.referenced, message));
-    }
-}
-
-pub(crate) fn peer_authentication(spec: &PeerAuthenticationSpec, found: &mut Vec<Defect>) {
-    if let Some(port) = spec.port_level_mtls.keys().find(|port| port.parse::<u16>().is_err()) {
-        let message = format!("`{port}` in portLevelMtls is not a port");
-        found.push(Defect { location: None, message, suggestion: None });
     }
 }
 

@@ -12,7 +12,7 @@ use crate::resources::Text;
 use crate::resources::meta::{Header, Named};
 use crate::resources::route::ParentRef;
 use crate::resources::towpath::TargetsOnly;
-use crate::{ObjectName, Problem, Source};
+use crate::{ObjectName, Position, Problem, Source};
 
 /// What each file held when it was compiled last.
 #[derive(Clone, Default)]
@@ -50,7 +50,13 @@ pub(crate) fn load(
         objects.refused.extend(file.refused.iter().cloned());
         files.0.insert(Arc::clone(name), file);
     }
+    problems.extend(source.dangling().map(dangling));
     (objects, files)
+}
+
+fn dangling(link: &Arc<str>) -> Problem {
+    let problem = Problem::warning("is a link to nothing: what it was for is not read");
+    problem.at(Position { file: Arc::clone(link), line: 1, column: 1 }).suggest("mend or remove it")
 }
 
 fn read_file(name: &Arc<str>, text: &Arc<str>, before: Option<&FileObjects>) -> FileObjects {

@@ -46,7 +46,7 @@ impl<'a> Peers<'a> {
     pub(crate) fn named_ports(&self, (namespace, labels): (&str, &BTreeMap<String, String>)) -> Vec<u16> {
         let policy = of_workload(self.objects, &self.root, (namespace, labels));
         let ports = policy.into_iter().flat_map(|policy| policy.spec.port_level_mtls.keys());
-        ports.filter_map(|port| port.parse().ok()).collect()
+        ports.copied().collect()
     }
 
     fn default(&self, (namespace, labels): (&str, &BTreeMap<String, String>)) -> MtlsMode {
@@ -85,7 +85,7 @@ fn asked(
     }
     let workload = of_workload(objects, root, (namespace, labels));
     let levels = [
-        workload.and_then(|policy| Some((policy, *policy.spec.port_level_mtls.get(&port.to_string())?))),
+        workload.and_then(|policy| Some((policy, *policy.spec.port_level_mtls.get(&port)?))),
         workload.and_then(own),
         oldest(objects, namespace, is_wide).and_then(own),
         oldest(objects, root, is_wide).and_then(own),

@@ -16,6 +16,7 @@ const MAX_DEPTH: usize = 32;
 #[derive(Debug, Clone, Default)]
 pub struct Source {
     files: Vec<(Arc<str>, Arc<str>)>,
+    dangling: Vec<Arc<str>>,
 }
 
 /// Why the texts could not be read.
@@ -50,8 +51,8 @@ pub enum SourceError {
 }
 
 impl Source {
-    /// Reads files as they are named, and directories recursively: `*.yaml`, `*.yml` and `*.json`, sorted by path.
-    /// Names that begin with a dot are left out below a directory, as are files that were read under another name:
+    /// Reads files as they are named, and directories recursively: `*.yaml`, `*.yml` and `*.json`, in whatever case, sorted by
+    /// path. Names that begin with a dot are left out below a directory, as are files that were read under another name:
     /// Kubernetes mounts a volume as links into a hidden directory.
     pub fn read(paths: &[PathBuf]) -> Result<Self, SourceError> {
         let mut reader = Reader::default();
@@ -63,23 +64,30 @@ impl Source {
                 reader.file(path)?;
             }
         }
-        Ok(Self { files: reader.files })
+        Ok(Self { files: reader.files, dangling: reader.dangling })
     }
 
     /// Texts that are in hand, each with a name for messages.
     pub fn from_files(files: Vec<(String, String)>) -> Self {
-        Self { files: files.into_iter().map(|(name, text)| (name.into(), text.into())).collect() }
+        let files = files.into_iter().map(|(name, text)| (name.into(), text.into())).collect();
+        Self { files, dangling: Vec::new() }
     }
 
     /// Name and text of each file.
     pub fn files(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
         self.files.iter().map(|(name, text)| (name, text))
     }
+
+    /// Links in directories to what is not there: nobody can tell what was to be read.
+    pub(crate) fn dangling(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.dangling.iter()
+    }
 }
 
 #[derive(Default)]
 struct Reader {
     files: Vec<(Arc<str>, Arc<str>)>,
+    dangling: Vec<Arc<str>>,
     seen: BTreeSet<PathBuf>,
     total: u64,
 }
@@ -100,8 +108,12 @@ impl Reader {
                 // A pipe or a socket under such a name would keep its reader waiting for ever.
                 Ok(facts) if facts.is_file() && is_resource_file(&entry) => self.file(&entry)?,
                 Ok(_) => {}
-                // Gone between the listing and now, or a link to nothing: editors leave such names behind.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    // Or it is gone between the listing and now.
+                    if fs::symlink_metadata(&entry).is_ok_and(|facts| facts.is_symlink()) {
+                        self.dangling.push(entry.to_string_lossy().into());
+                    }
+                }
                 Err(error) => return Err(SourceError::Unreadable { path: entry, error }),
             }
         }
@@ -130,7 +142,8 @@ fn is_hidden(path: &Path) -> bool {
 }
 
 fn is_resource_file(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known))
+    let known = ["yaml", "yml", "json"];
+    path.extension().is_some_and(|extension| known.iter().any(|known| extension.eq_ignore_ascii_case(known)))
 }
 
 #[cfg(test)]
@@ -147,11 +160,24 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("sub")).unwrap();
         fs::create_dir(root.path().join(".git")).unwrap();
-        for name in ["b.yaml", "a.yml", "c.json", "README.md", ".hidden.yaml", "sub/d.yaml", ".git/e.yaml"] {
+        let names = [
+            "b.yaml",
+            "a.yml",
+            "c.json",
+            "README.md",
+            ".hidden.yaml",
+            "sub/d.yaml",
+            ".git/e.yaml",
+            "A.YAML",
+            "c.Yml",
+            "c.JSON",
+        ];
+        for name in names {
             fs::write(root.path().join(name), name).unwrap();
         }
         let source = Source::read(&[root.path().into()]).unwrap();
-        assert_eq!(names(&source, root.path()), ["a.yml", "b.yaml", "c.json", "sub/d.yaml"]);
+        let read = ["A.YAML", "a.yml", "b.yaml", "c.JSON", "c.Yml", "c.json", "sub/d.yaml"];
+        assert_eq!(self::names(&source, root.path()), read);
     }
 
     #[cfg(unix)]
@@ -163,9 +189,29 @@ mod tests {
         fs::write(root.path().join("..2026/a.yaml"), "x").unwrap();
         symlink("..2026", root.path().join("..data")).unwrap();
         symlink("..data/a.yaml", root.path().join("a.yaml")).unwrap();
-        symlink("nowhere", root.path().join("gone.yaml")).unwrap();
         let source = Source::read(&[root.path().into(), root.path().join("a.yaml")]).unwrap();
         assert_eq!(names(&source, root.path()), ["a.yaml"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_to_nothing_is_told_of() {
+        use std::os::unix::fs::symlink;
+        let root = tempfile::tempdir().unwrap();
+        for name in ["gone.yaml", "policies", ".#a.yaml"] {
+            symlink("nowhere", root.path().join(name)).unwrap();
+        }
+        let source = Source::read(&[root.path().into()]).unwrap();
+        assert!(source.files().next().is_none());
+        let problems = crate::compile(&source, &crate::Options::new(crate::Role::Gateway), None).problems;
+        let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        let line = |name: &str| {
+            format!(
+                "warning: {}/{name}:1:1: is a link to nothing: what it was for is not read (mend or remove it)",
+                root.path().display()
+            )
+        };
+        assert_eq!(told, [line("gone.yaml"), line("policies")]);
     }
 
     #[cfg(unix)]

@@ -48,6 +48,7 @@ fn the_most_specific_peer_authentication_decides() {
         (vec![peer("a", "shop", strict), peer("b", "shop", &chosen("UNSET"))], "STRICT"),
         (vec![peer("a", "istio-system", &chosen("STRICT"))], "PERMISSIVE"),
         (vec![peer("a", "shop", port)], "DISABLE"),
+        (vec![peer("a", "shop", &port.replace("9080", "'09080'"))], "DISABLE"),
         (vec![peer("a", "shop", strict), peer("b", "shop", other_port)], "STRICT"),
         (vec![peer("b", "shop", unset_port)], "STRICT"),
         (vec![peer("b", "shop", "{mtls: {mode: STRICT}, portLevelMtls: {9080: {mode: DISABLE}}}")], "STRICT"),
@@ -104,6 +105,34 @@ fn a_peer_authentication_that_cannot_be_read_counts_as_strict() {
     let snapshot =
         compiled(&[WORLD, &peer("a", "shop", "{mtls: {mode: STRIKT}}")], &sidecar("shop/pages-0", ""));
     assert_eq!(inbound(&snapshot)["mode"], "STRICT");
+}
+
+#[test]
+fn a_port_is_a_number_and_there_once() {
+    for (ports, expected) in [
+        (
+            "{9080: {mode: DISABLE}, '09080': {mode: STRICT}}",
+            "1.yaml:4:62: PeerAuthentication shop/a: port 9080 is in portLevelMtls twice",
+        ),
+        (
+            "{'+80': {mode: DISABLE}}",
+            "1.yaml:4:62: PeerAuthentication shop/a: `+80` in portLevelMtls is not a port",
+        ),
+        (
+            "{70000: {mode: DISABLE}}",
+            "1.yaml:4:62: PeerAuthentication shop/a: `70000` in portLevelMtls is not a port",
+        ),
+        (
+            "{http: {mode: DISABLE}}",
+            "1.yaml:4:62: PeerAuthentication shop/a: `http` in portLevelMtls is not a port",
+        ),
+    ] {
+        let spec = format!("{{selector: {{matchLabels: {{app: pages}}}}, portLevelMtls: {ports}}}");
+        let snapshot = compiled(&[WORLD, &peer("a", "shop", &spec)], &sidecar("shop/pages-0", ""));
+        assert_eq!(inbound(&snapshot)["mode"], "STRICT", "{ports}");
+        let found = problems(&snapshot);
+        assert!(found[0].starts_with(&format!("error: {expected}")), "{found:?}");
+    }
 }
 
 #[test]

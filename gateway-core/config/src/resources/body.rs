@@ -63,7 +63,7 @@ strict!(PortRouteSpec, required, check::flow_route);
 strict!(BackendTlsPolicySpec, required, backend_tls::check);
 strict!(BackendTrafficPolicySpec, required, retry_budget::check);
 strict!(ReferenceGrantSpec, required, nothing);
-strict!(PeerAuthenticationSpec, empty, check::peer_authentication);
+strict!(PeerAuthenticationSpec, empty, nothing);
 strict!(AuthorizationPolicySpec, empty, nothing);
 strict!(RequestAuthenticationSpec, empty, nothing);
 strict!(WorkloadEntrySpec, required, check::workload_entry);

@@ -1,8 +1,10 @@
 //! `PeerAuthentication`, `RequestAuthentication`, `AuthorizationPolicy` and `WorkloadEntry` of Istio.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::Deserialize;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_saphyr::Spanned;
 
 use super::Text;
@@ -20,8 +22,37 @@ pub(crate) struct WorkloadSelector {
 pub(crate) struct PeerAuthenticationSpec {
     pub(crate) selector: Option<WorkloadSelector>,
     pub(crate) mtls: Option<MtlsSpec>,
-    #[serde(default)]
-    pub(crate) port_level_mtls: BTreeMap<String, MtlsSpec>,
+    #[serde(default, deserialize_with = "by_port")]
+    pub(crate) port_level_mtls: BTreeMap<u16, MtlsSpec>,
+}
+
+/// Reads keys as the numbers that they are, however they are written.
+fn by_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<u16, MtlsSpec>, D::Error> {
+    struct Ports;
+
+    impl<'de> Visitor<'de> for Ports {
+        type Value = BTreeMap<u16, MtlsSpec>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("ports, each with its mode")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut ports = BTreeMap::new();
+            while let Some(written) = map.next_key::<String>()? {
+                let is_number = written.bytes().all(|b| b.is_ascii_digit());
+                let port = written.parse().ok().filter(|_| is_number);
+                let port = port
+                    .ok_or_else(|| A::Error::custom(format!("`{written}` in portLevelMtls is not a port")))?;
+                if ports.insert(port, map.next_value()?).is_some() {
+                    return Err(A::Error::custom(format!("port {port} is in portLevelMtls twice")));
+                }
+            }
+            Ok(ports)
+        }
+    }
+
+    deserializer.deserialize_map(Ports)
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
