@@ -122,7 +122,9 @@ fn scoped(
     let provider = provider(object, action, known, problems);
     let rules = spec.rules.iter().filter_map(|rule| {
         let mut reader = Reader::new(&object.name.namespace, mesh, rule.referenced);
-        let (compiled, unread) = (reader.rule(&rule.value), reader.unread);
+        let compiled = reader.rule(&rule.value);
+        let Reader { unread, vain, .. } = reader;
+        problems.extend(vain.into_iter().map(|(at, what, meant)| object.warning(at, what).suggest(meant)));
         let effect = match action {
             Action::Allow => "the rule is left out, so that it allows nothing",
             Action::Deny | Action::Custom | Action::Audit => {

@@ -22,12 +22,14 @@ pub(crate) struct Reader<'a> {
     at: Location,
     /// What was not understood, and where it stands.
     pub(crate) unread: Vec<(Location, String)>,
+    /// Values that no request has, where they stand, and what may be meant.
+    pub(crate) vain: Vec<(Location, String, String)>,
 }
 
 impl<'a> Reader<'a> {
     /// For the rule that stands `at` a place of a policy in `namespace`.
     pub(crate) fn new(namespace: &'a str, mesh: &'a MeshSettings, at: Location) -> Self {
-        Self { namespace, mesh, at, unread: Vec::new() }
+        Self { namespace, mesh, at, unread: Vec::new(), vain: Vec::new() }
     }
 
     pub(crate) fn rule(&mut self, rule: &RuleSpec) -> AuthorizationRule {
@@ -78,6 +80,7 @@ impl<'a> Reader<'a> {
         if spec.is_empty() {
             self.refuse("an `operation` without a value has no meaning");
         }
+        self.tell((&spec.paths, &spec.not_paths), relative);
         Operation {
             hosts: self.values("hosts", (&spec.hosts, &spec.not_hosts), pattern),
             methods: self.values("methods", (&spec.methods, &spec.not_methods), pattern),
@@ -164,9 +167,23 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Tells of the values of a field that no request has, by what is wrong and what may be meant.
+    fn tell(
+        &mut self,
+        (is, not): (&istio::Values, &istio::Values),
+        vain: fn(&str) -> Option<(String, String)>,
+    ) {
+        let values = is.iter().chain(not).flatten();
+        self.vain.extend(values.filter_map(|text| {
+            let (why, meant) = vain(&text.value)?;
+            Some((text.referenced, format!("no request has `{}`: {why}", text.value), meant))
+        }));
+    }
+
     /// Principals, each with every domain that its own stands for.
     fn principals(&mut self, field: &str, is: &istio::Values, not: &istio::Values) -> Values<Pattern> {
         let mesh = self.mesh;
+        self.tell((is, not), schemed);
         let Values { is, not } = self.values(field, (is, not), |value| Ok(principals(mesh, value)));
         Values { is: is.concat(), not: not.concat() }
     }
@@ -207,6 +224,16 @@ fn principals(mesh: &MeshSettings, value: &str) -> Vec<Pattern> {
         }
     }
     made
+}
+
+fn schemed(principal: &str) -> Option<(String, String)> {
+    principal.strip_prefix("spiffe://")?;
+    Some(("a principal has no scheme".into(), "leave out `spiffe://`".into()))
+}
+
+fn relative(path: &str) -> Option<(String, String)> {
+    let begins = path.is_empty() || path.starts_with(['/', '*', '{']);
+    (!begins).then(|| ("a path begins with `/`".into(), format!("did you mean `/{path}`?")))
 }
 
 /// The names of `[a][b]`.

@@ -537,6 +537,28 @@ fn a_rule_that_no_request_satisfies_is_told_of_with_its_place() {
 }
 
 #[test]
+fn a_value_that_no_request_has_is_told_of_with_its_place() {
+    let scheme = "no request has `spiffe://td/ns/a/sa/b`: a principal has no scheme (leave out `spiffe://`)";
+    let relative = "no request has `admin/*`: a path begins with `/` (did you mean `/admin/*`?)";
+    for (rule, expected) in [
+        ("{from: [{source: {principals: ['spiffe://td/ns/a/sa/b']}}]}", Some(scheme)),
+        ("{from: [{source: {notPrincipals: ['spiffe://td/ns/a/sa/b']}}]}", Some(scheme)),
+        ("{when: [{key: source.principal, values: ['spiffe://td/ns/a/sa/b']}]}", Some(scheme)),
+        ("{from: [{source: {principals: [td/ns/a/sa/b, '*', '*/sa/b']}}]}", None),
+        ("{to: [{operation: {paths: ['admin/*']}}]}", Some(relative)),
+        ("{to: [{operation: {notPaths: ['admin/*']}}]}", Some(relative)),
+        ("{to: [{operation: {paths: [/admin, '*', '*/admin', '/{*}/a', '{*}/a']}}]}", None),
+    ] {
+        let (_, problems) = in_force(&policy("p", "shop", &format!("{{rules: [{rule}]}}")));
+        let told: Vec<_> = problems.into_iter().filter(|problem| problem.starts_with("warning")).collect();
+        let column = "spec: {rules: [".len() + rule.find('\'').unwrap_or_default() + 1;
+        let expected =
+            expected.map(|what| format!("warning: 1.yaml:4:{column}: AuthorizationPolicy shop/p: {what}"));
+        assert_eq!(told, Vec::from_iter(expected), "{rule}");
+    }
+}
+
+#[test]
 fn keys_that_are_not_named_are_found_by_their_issuer() {
     let rules = |rules: &str| {
         let text = format!(
