@@ -14,6 +14,8 @@ pub(crate) enum Found {
     OtherVersion(Kind, Problem),
     /// Almost certainly one of this kind, with a slip in this part.
     Misspelt(Kind, Part, Problem),
+    /// A list; of one kind, if it says so.
+    List(Option<Kind>),
     /// It has no effect; with what there is to say about that.
     Unread(Option<Problem>),
 }
@@ -54,8 +56,17 @@ pub(crate) fn find(group: &str, version: &str, kind: &str) -> Found {
             None => Found::Read(found),
             Some(problem) => Found::OtherVersion(found, problem),
         },
-        None => misspelt(group, kind).unwrap_or_else(|| Found::Unread(unread(group, kind))),
+        None if (group, kind) == ("", "List") => Found::List(None),
+        None => match items(group, kind) {
+            Some(items) => Found::List(Some(items)),
+            None => misspelt(group, kind).unwrap_or_else(|| Found::Unread(unread(group, kind))),
+        },
     }
+}
+
+fn items(group: &str, kind: &str) -> Option<Kind> {
+    let item = kind.strip_suffix("List")?;
+    KINDS.iter().find(|(g, k, _)| (*g, *k) == (group, item)).copied()
 }
 
 fn unknown_version(group: &str, version: &str) -> Option<Problem> {
@@ -93,10 +104,6 @@ fn misspelt(group: &str, kind: &str) -> Option<Found> {
 
 fn unread(group: &str, kind: &str) -> Option<Problem> {
     let of_group = || KINDS.iter().filter(|(g, ..)| *g == group).map(|(_, known, _)| *known);
-    let item = kind.strip_suffix("List");
-    if (group, kind) == ("", "List") || item.is_some_and(|item| of_group().any(|known| known == item)) {
-        return Some(list());
-    }
     if MIGRATED.contains(&(group, kind)) {
         let problem = Problem::warning(format!("{kind} has no effect here"));
         return Some(problem.suggest("`gateway migrate` writes routes in its place"));

@@ -120,7 +120,7 @@ impl FileObjects {
 
     /// A document that does not even tell its name may be any of those that are gone. What may be none of them, and keeps
     /// something shut, is refused.
-    fn keep_missing(&mut self, before: Option<&Self>, illegible: Vec<(Vec<Problem>, Option<Box<Refused>>)>) {
+    fn keep_missing(&mut self, before: Option<&Self>, illegible: Vec<(Vec<Problem>, Vec<Refused>)>) {
         let is_refused = |object: &Object| {
             self.refused.iter().any(|r| r.kind == object.kind() && r.name == *object.name())
         };
@@ -131,17 +131,17 @@ impl FileObjects {
             .collect();
         let mut kept: Vec<_> = missing.iter().map(Object::kind).collect();
         for (problems, refused) in illegible {
-            let Some(refused) = refused else {
-                self.problems.extend(problems);
-                continue;
-            };
-            match kept.iter().position(|kind| *kind == refused.kind) {
-                Some(at) => {
-                    kept.swap_remove(at);
-                    self.problems.extend(problems.into_iter().map(keeps));
-                }
-                None => self.refuse(problems, *refused),
+            let was_guard = !refused.is_empty();
+            let mut lost = refused.into_iter().filter(|refused| {
+                let stands_in = kept.iter().position(|kind| *kind == refused.kind);
+                stands_in.map(|at| kept.swap_remove(at)).is_none()
+            });
+            match lost.next() {
+                Some(first) => self.refuse(problems, first),
+                None if was_guard => self.problems.extend(problems.into_iter().map(keeps)),
+                None => self.problems.extend(problems),
             }
+            self.refused.extend(lost.map(Arc::new));
         }
         self.objects.extend(missing);
     }
@@ -152,8 +152,8 @@ enum Outcome {
     Ignored(Option<Problem>),
     /// What cannot be read of an object whose name is known.
     Broken(Vec<Problem>, Box<Refused>),
-    /// It may be any object; with what it is, as far as that can be told, if it keeps something shut.
-    Illegible(Vec<Problem>, Option<Box<Refused>>),
+    /// It may be any object, or several; with what of it keeps something shut, as far as that can be told.
+    Illegible(Vec<Problem>, Vec<Refused>),
 }
 
 fn read_document(document: &Document<'_>, place: &Place) -> Outcome {
@@ -178,7 +178,7 @@ fn broken(identity: &Identity, document: &Document<'_>, place: &Place, defects: 
         let problems = problems.map(|problem| problem.about(identity.kind)).collect();
         return match loose::by_metadata(identity, document) {
             Some(lost) => lose(lost, document, problems, reason),
-            None => Outcome::Illegible(problems, None),
+            None => Outcome::Illegible(problems, Vec::new()),
         };
     };
     let name = identity.name(&named.metadata);
@@ -197,10 +197,10 @@ fn illegible(document: &Document<'_>, mut problem: Problem) -> Outcome {
             let reason = problem.message.clone();
             lose(lost, document, vec![problem], reason)
         }
-        Shown::Other => Outcome::Illegible(vec![problem], None),
+        Shown::Other => Outcome::Illegible(vec![problem], Vec::new()),
         Shown::Nothing => {
             problem.message += "; nothing of it is in force, be it a policy, for its kind cannot be told";
-            Outcome::Illegible(vec![problem], None)
+            Outcome::Illegible(vec![problem], Vec::new())
         }
     }
 }
@@ -209,8 +209,12 @@ fn lose(lost: Lost, document: &Document<'_>, problems: Vec<Problem>, reason: Str
     let Lost { kind, name, is_named } = lost;
     let about = if is_named { label(kind, &name) } else { kind.to_owned() };
     let problems = problems.into_iter().map(|problem| problem.about(about.clone())).collect();
-    let refused = Box::new(refused("".into(), (kind, name), document, reason));
-    if is_named { Outcome::Broken(problems, refused) } else { Outcome::Illegible(problems, Some(refused)) }
+    let refused = refused("".into(), (kind, name), document, reason);
+    if is_named {
+        Outcome::Broken(problems, Box::new(refused))
+    } else {
+        Outcome::Illegible(problems, vec![refused])
+    }
 }
 
 fn refused(
@@ -264,12 +268,24 @@ fn identify(header: &Header, document: &Document<'_>, place: &Place) -> Result<I
         Found::Read(found) => return Ok(Identity::of(found, &version.value)),
         Found::OtherVersion(found, problem) => {
             let problem = problem.at(at(Part::Version));
-            (found, problem.clone(), Outcome::Illegible(vec![problem], None))
+            (found, problem.clone(), Outcome::Illegible(vec![problem], Vec::new()))
         }
         Found::Misspelt(found, part, problem) => {
             let problem = problem.at(at(part));
             let message = format!("{}: the object has no effect", problem.message);
             (found, problem.clone(), Outcome::Ignored(Some(Problem { message, ..problem })))
+        }
+        Found::List(items) => {
+            let problem = kinds::list().at(at(Part::Kind));
+            let lost = loose::in_list(items, document).into_iter();
+            let refused: Vec<_> = lost
+                .map(|lost| refused("".into(), (lost.kind, lost.name), document, problem.message.clone()))
+                .collect();
+            return Err(if refused.is_empty() {
+                Outcome::Ignored(Some(problem))
+            } else {
+                Outcome::Illegible(vec![problem], refused)
+            });
         }
         Found::Unread(problem) => {
             return Err(Outcome::Ignored(problem.map(|problem| problem.at(at(Part::Kind)))));

@@ -2,6 +2,7 @@
 
 use crate::ObjectName;
 use crate::document::Document;
+use crate::kinds::Kind;
 use crate::objects::{Identity, KINDS};
 use crate::suggest::distance;
 use crate::written::Text;
@@ -51,6 +52,26 @@ pub(crate) fn by_metadata(identity: &Identity, document: &Document<'_>) -> Optio
     let Ok(value) = document.read::<serde_json::Value>() else {
         return Some(lost(kind, identity.namespaced, written_metadata(document.text)));
     };
+    Some(by_value(kind, identity.namespaced, &value))
+}
+
+/// The guards in a list; `items` is the kind of those that do not tell theirs.
+pub(crate) fn in_list(items: Option<Kind>, document: &Document<'_>) -> Vec<Lost> {
+    let value: serde_json::Value = document.read().unwrap_or_default();
+    let objects = value.get("items").and_then(serde_json::Value::as_array).into_iter().flatten();
+    let found = objects.filter_map(|object| {
+        let text = |field: &str| object.get(field).and_then(serde_json::Value::as_str);
+        let told = text("kind").and_then(|kind| {
+            let group = text("apiVersion").map_or("", |version| group_and_version(version).0);
+            KINDS.iter().find(|(g, k, _)| (*g, *k) == (group, kind)).copied()
+        });
+        let (_, kind, namespaced) = told.or(items).filter(|(_, kind, _)| GUARDS.contains(kind))?;
+        Some(Lost { is_named: false, ..by_value(kind, namespaced, object) })
+    });
+    found.collect()
+}
+
+fn by_value(kind: &'static str, namespaced: bool, value: &serde_json::Value) -> Lost {
     let metadata = value.get("metadata").and_then(serde_json::Value::as_object);
     let namespace = match metadata.map(|metadata| metadata.get("namespace")) {
         Some(None | Some(serde_json::Value::Null)) => Some("default"),
@@ -60,26 +81,28 @@ pub(crate) fn by_metadata(identity: &Identity, document: &Document<'_>) -> Optio
         None => None,
     };
     let name = metadata.and_then(|metadata| metadata.get("name")?.as_str());
-    let is_named = name.is_some() && (namespace.is_some() || !identity.namespaced);
-    Some(Lost { is_named, ..lost(kind, identity.namespaced, (namespace, name)) })
+    let is_named = name.is_some() && (namespace.is_some() || !namespaced);
+    Lost { is_named, ..lost(kind, namespaced, (namespace, name)) }
 }
 
 /// What a document is by its text, if nothing else can be told.
 pub(crate) fn by_text(document: &Document<'_>) -> Shown {
     let text = Text::of(document.text);
     let mut kinds: Vec<_> = text.values("kind", |entry| text.is_top(entry));
-    if kinds.is_empty() {
-        kinds = text.values("kind", |_| true);
+    let is_list = kinds.iter().any(|kind| kind.ends_with("List"));
+    if kinds.is_empty() || is_list {
+        kinds.extend(text.values("kind", |_| true));
     }
     let versions = text.values("apiVersion", |entry| text.is_top(entry));
     let group = versions.first().map(|version| group_and_version(version).0);
-    let is_of = |wanted: &str| group.is_none_or(|group| distance(group, wanted) <= 2);
-    let is_written = |kind: &str| kinds.iter().any(|written| is_slip(written, kind));
+    let is_of = |wanted: &str| is_list || group.is_none_or(|group| distance(group, wanted) <= 2);
+    let is_written = |kind: &str| kinds.iter().any(|written| is_slip(written.trim_end_matches("List"), kind));
     let mut guards = GUARDS.iter().filter_map(|guard| KINDS.iter().find(|(_, kind, _)| kind == guard));
     let guard = guards.find(|(group, kind, _)| is_of(group) && is_written(kind));
     // One of this group that does not tell its kind counts as the strictest.
     let is_security = kinds.is_empty() && group.is_some() && is_of(SECURITY);
-    let metadata = || written_metadata(document.text);
+    // Those of a list are of whatever namespaces.
+    let metadata = || if is_list { (None, None) } else { written_metadata(document.text) };
     match guard {
         Some((_, kind, namespaced)) => Shown::Guard(lost(kind, *namespaced, metadata())),
         None if is_security => Shown::Guard(lost("AuthorizationPolicy", true, metadata())),

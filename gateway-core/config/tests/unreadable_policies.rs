@@ -149,6 +149,46 @@ fn one_of_the_security_group_without_kind_counts_as_the_strictest() {
 }
 
 #[test]
+fn policies_in_a_list_shut_their_namespaces() {
+    let item = |namespace: &str| {
+        let text = GOOD.replace("KIND", "AuthorizationPolicy").replace("shop", namespace);
+        text.trim_end().replace('\n', "\n  ")
+    };
+    let list = |items: &[String]| {
+        format!(
+            "apiVersion: v1\nkind: List\nmetadata: {{resourceVersion: ''}}\nitems:\n- {}\n",
+            items.join("\n- ")
+        )
+    };
+    let typed = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicyList\nitems: [{metadata: {name: p, namespace: shop}}]\n";
+    let good = at_pages(&GOOD.replace("KIND", "AuthorizationPolicy"));
+    for (text, shut, told) in [
+        (list(&[item("shop")]), true, "everything in its namespace is refused"),
+        (list(&[item("other"), item("shop")]), true, "everything in its namespace is refused"),
+        (typed.to_owned(), true, "everything in its namespace is refused"),
+        (list(&[item("other")]), false, "lists of objects are not read"),
+        (
+            list(&[item("shop").replace("AuthorizationPolicy", "Other")]),
+            false,
+            "lists of objects are not read",
+        ),
+        (list(&[item("other")]) + "]", true, "everything in the mesh"),
+        (typed.replace("}}]", "}]"), true, "everything in the mesh"),
+        (list(&["kind: [".into()]), false, ""),
+    ] {
+        let snapshot = at_pages(&text);
+        let found = problems(&snapshot);
+        assert_eq!(in_force(&snapshot).0, !shut, "{text} {found:?}");
+        assert!(found.len() == 1 && found[0].contains(told), "{text} {found:?}");
+        if shut && !text.contains("other") {
+            let after = compile(&source(&[WORLD, &text]), &sidecar("shop/pages-0", ""), Some(&good));
+            assert!(in_force(&after).0, "{text}");
+            assert!(problems(&after)[0].contains("the last good version"), "{:?}", problems(&after));
+        }
+    }
+}
+
+#[test]
 fn what_is_broken_and_no_policy_shuts_nothing() {
     let policy = GOOD.replace("KIND", "AuthorizationPolicy").replace('\n', "\n    ");
     for (text, told) in [
