@@ -160,7 +160,7 @@ mod tests {
     fn what_has_no_name_is_told_by_its_encoding() {
         assert_eq!(
             told(&[(DnType::CustomDnType(vec![1, 2, 3, 4]), "x")], vec![]),
-            r##"Subject="1.2.3.4=#0C0178""##
+            r#"Subject="1.2.3.4=#0C0178""#
         );
     }
 
