@@ -223,10 +223,12 @@ impl Work<'_> {
     pub(crate) fn guard(&mut self, places: &[Place<'_>], normalization: Normalization) -> Guard {
         let (policies, objects, root) = (self.policies, self.objects, Arc::clone(&self.mesh.root_namespace));
         let authentication = self.authentications.of(objects, &root, places);
+        let checked_later = authentication.headers();
         let default_deny =
             self.mesh.default_deny && places.iter().any(|place| matches!(place, Place::Workload(_)));
-        let authorization = policies
-            .of(objects, &root, (places, default_deny), |name, policy| provider::resolve(self, name, policy));
+        let authorization = policies.of(objects, &root, (places, default_deny), |name, policy| {
+            provider::resolve(self, name, (policy, &checked_later))
+        });
         Guard { normalization, authentication, authorization }
     }
 

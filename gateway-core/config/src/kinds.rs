@@ -56,7 +56,9 @@ pub(crate) fn find(group: &str, version: &str, kind: &str) -> Found {
             None => Found::Read(found),
             Some(problem) => Found::OtherVersion(found, problem),
         },
-        None if (group, kind) == ("", "List") => Found::List(None),
+        None if group.is_empty() && (kind.eq_ignore_ascii_case("List") || kind == "Lists") => {
+            Found::List(None)
+        }
         None => match items(group, kind) {
             Some(items) => Found::List(Some(items)),
             None => misspelt(group, kind).unwrap_or_else(|| Found::Unread(unread(group, kind))),
@@ -65,8 +67,9 @@ pub(crate) fn find(group: &str, version: &str, kind: &str) -> Found {
 }
 
 fn items(group: &str, kind: &str) -> Option<Kind> {
-    let item = kind.strip_suffix("List")?;
-    KINDS.iter().find(|(g, k, _)| (*g, *k) == (group, item)).copied()
+    let (item, list) = kind.split_at_checked(kind.len().checked_sub(4)?)?;
+    let is_meant = |(g, k, _): &&Kind| *g == group && k.eq_ignore_ascii_case(item);
+    KINDS.iter().find(is_meant).filter(|_| list.eq_ignore_ascii_case("List")).copied()
 }
 
 fn unknown_version(group: &str, version: &str) -> Option<Problem> {
@@ -92,10 +95,18 @@ fn misspelt(group: &str, kind: &str) -> Option<Found> {
         let problem = problem.suggest(format!("did you mean `{meant}`?"));
         return Some(Found::Misspelt(*found, Part::Kind, problem));
     }
+    // The core group has no such kinds: another group was meant.
+    if let Some(found) =
+        KINDS.iter().find(|(known, k, _)| group.is_empty() && *k == kind && WHOLE.contains(known))
+    {
+        let problem = Problem::error(format!("{kind} is no kind of the core group"));
+        let problem = problem.suggest(format!("did you mean the group `{}`?", found.0));
+        return Some(Found::Misspelt(*found, Part::Version, problem));
+    }
     if VERSIONS.iter().any(|(known, _)| *known == group) {
         return None;
     }
-    let near = |known: &str| !known.is_empty() && distance(known, group) <= 2;
+    let near = |known: &str| !known.is_empty() && distance(known, group) <= 3;
     let found = KINDS.iter().find(|(known, k, _)| *k == kind && near(known))?;
     let problem = Problem::error(format!("unknown group `{group}`"));
     let problem = problem.suggest(format!("did you mean `{}`?", found.0));

@@ -12,7 +12,7 @@ use crate::resources::Text;
 use crate::resources::meta::{Header, Named};
 use crate::resources::route::ParentRef;
 use crate::resources::towpath::TargetsOnly;
-use crate::{ObjectName, Position, Problem, Source};
+use crate::{ObjectName, Position, Problem, Severity, Source};
 
 /// What each file held when it was compiled last.
 #[derive(Clone, Default)]
@@ -174,7 +174,8 @@ fn read_document(document: &Document<'_>, place: &Place) -> Outcome {
 fn broken(identity: &Identity, document: &Document<'_>, place: &Place, defects: &[Defect]) -> Outcome {
     let reason = defects.first().map(|defect| defect.message.clone()).unwrap_or_default();
     let problems = defects.iter().map(|defect| defect.problem(place));
-    let Ok(named) = document.read::<Named>() else {
+    let named = document.read::<Named>().ok().filter(|named| identity.has_place(&named.metadata));
+    let Some(named) = named else {
         let problems = problems.map(|problem| problem.about(identity.kind)).collect();
         return match loose::by_metadata(identity, document) {
             Some(lost) => lose(lost, document, problems, reason),
@@ -288,7 +289,14 @@ fn identify(header: &Header, document: &Document<'_>, place: &Place) -> Result<I
             });
         }
         Found::Unread(problem) => {
-            return Err(Outcome::Ignored(problem.map(|problem| problem.at(at(Part::Kind)))));
+            let problem = problem.map(|problem| problem.at(at(Part::Kind)));
+            // A kind that nobody has may be one that is being written.
+            return Err(match problem {
+                Some(problem) if problem.severity == Severity::Error => {
+                    Outcome::Illegible(vec![problem], Vec::new())
+                }
+                problem => Outcome::Ignored(problem),
+            });
         }
     };
     let lost = loose::by_metadata(&Identity::of(found, &version.value), document);

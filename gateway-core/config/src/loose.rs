@@ -5,7 +5,7 @@ use crate::document::Document;
 use crate::kinds::Kind;
 use crate::objects::{Identity, KINDS};
 use crate::suggest::distance;
-use crate::written::Text;
+use crate::written::{Entry, Text};
 
 /// Kinds that keep something shut, or say how, the strictest first: to serve without one that was written opens it.
 const GUARDS: [&str; 5] =
@@ -74,9 +74,14 @@ pub(crate) fn in_list(items: Option<Kind>, document: &Document<'_>) -> Vec<Lost>
 fn by_value(kind: &'static str, namespaced: bool, value: &serde_json::Value) -> Lost {
     let metadata = value.get("metadata").and_then(serde_json::Value::as_object);
     let namespace = match metadata.map(|metadata| metadata.get("namespace")) {
-        Some(None | Some(serde_json::Value::Null)) => Some("default"),
+        Some(None | Some(serde_json::Value::Null)) => {
+            let mut keys = metadata.into_iter().flat_map(serde_json::Map::keys);
+            let is_slip = |key: &String| distance(&key.to_lowercase(), "namespace") <= 2;
+            (!keys.any(is_slip) || metadata.is_some_and(|m| m.contains_key("namespace"))).then_some("default")
+        }
         Some(Some(namespace)) => {
-            namespace.as_str().map(|name| if name.is_empty() { "default" } else { name })
+            let named = namespace.as_str().map(|name| if name.is_empty() { "default" } else { name });
+            named.filter(|name| is_name(name))
         }
         None => None,
     };
@@ -90,23 +95,31 @@ pub(crate) fn by_text(document: &Document<'_>) -> Shown {
     let text = Text::of(document.text);
     let mut kinds: Vec<_> = text.values("kind", |entry| text.is_top(entry));
     let is_list = kinds.iter().any(|kind| kind.ends_with("List"));
-    if kinds.is_empty() || is_list {
+    let groups = |wanted: &dyn Fn(&Entry<'_>) -> bool| -> Vec<_> {
+        let versions = text.values("apiVersion", wanted).into_iter();
+        versions.map(|version| group_and_version(version).0).collect()
+    };
+    let is_guarded =
+        |group: &&str| KINDS.iter().any(|(g, kind, _)| GUARDS.contains(kind) && distance(g, group) <= 2);
+    // A kind further in is one of an object if a group stands beside it: many a text has something to say about kinds.
+    if is_list || (kinds.is_empty() && groups(&|_| true).iter().any(is_guarded)) {
         kinds.extend(text.values("kind", |_| true));
     }
-    let versions = text.values("apiVersion", |entry| text.is_top(entry));
-    let group = versions.first().map(|version| group_and_version(version).0);
-    let is_of = |wanted: &str| is_list || group.is_none_or(|group| distance(group, wanted) <= 2);
+    // Of several objects that run into each other any may be the guard.
+    let groups = groups(&|entry| text.is_top(entry));
+    let is_near = |wanted: &str| groups.iter().any(|group| distance(group, wanted) <= 2);
+    let is_of = |wanted: &str| is_list || groups.is_empty() || is_near(wanted);
     let is_written = |kind: &str| kinds.iter().any(|written| is_slip(written.trim_end_matches("List"), kind));
     let mut guards = GUARDS.iter().filter_map(|guard| KINDS.iter().find(|(_, kind, _)| kind == guard));
     let guard = guards.find(|(group, kind, _)| is_of(group) && is_written(kind));
     // One of this group that does not tell its kind counts as the strictest.
-    let is_security = kinds.is_empty() && group.is_some() && is_of(SECURITY);
+    let is_security = kinds.is_empty() && is_near(SECURITY);
     // Those of a list are of whatever namespaces.
     let metadata = || if is_list { (None, None) } else { written_metadata(document.text) };
     match guard {
         Some((_, kind, namespaced)) => Shown::Guard(lost(kind, *namespaced, metadata())),
         None if is_security => Shown::Guard(lost("AuthorizationPolicy", true, metadata())),
-        None if kinds.is_empty() && group.is_none() => Shown::Nothing,
+        None if kinds.is_empty() && groups.is_empty() => Shown::Nothing,
         None => Shown::Other,
     }
 }

@@ -212,11 +212,24 @@ impl Identity {
         }
     }
 
+    /// Whether there may be such a namespace (DNS label, RFC 1123), where the kind has one.
+    pub(crate) fn has_place(&self, metadata: &Metadata) -> bool {
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let namespace = metadata.namespace.as_deref().unwrap_or_default();
+        !self.namespaced || (namespace.len() <= 63 && namespace.bytes().all(allowed))
+    }
+
     fn store<S: Body>(&self, document: &Document<'_>, place: &Place) -> Result<Stored<S>, Vec<Defect>> {
         let metadata = document.read::<Named>().map_err(|defect| vec![defect])?.metadata;
         let mut defects = Vec::new();
         if let Err(message) = check_name(&metadata.name.value) {
             defects.push(Defect::new(metadata.name.referenced, message));
+        }
+        if !self.has_place(&metadata) {
+            let namespace = metadata.namespace.as_deref().unwrap_or_default();
+            let message =
+                format!("`{namespace}` is not a namespace: small letters, digits and '-', at most 63");
+            defects.push(Defect { location: None, message, suggestion: None });
         }
         let spec = S::read(document).map_err(|defect| vec![defect])?;
         spec.check(&mut defects);

@@ -124,7 +124,7 @@ fn added_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), St
 
 /// What an HTTP provider is sent, and what is taken from it. As in Istio, without a list nothing goes on to the backend, and
 /// a client sees the whole of a refusal.
-fn by_http(spec: &ExtAuthzHttpSpec) -> ExternalHttp {
+fn by_http(spec: &ExtAuthzHttpSpec, checked_later: &[HeaderName]) -> ExternalHttp {
     let sent = match &spec.include_request_headers_in_check[..] {
         [] => &spec.include_headers_in_check[..],
         sent => sent,
@@ -139,13 +139,18 @@ fn by_http(spec: &ExtAuthzHttpSpec) -> ExternalHttp {
         allowed_headers: patterns(sent),
         added_headers: added.filter_map(|(name, value)| added_header(name, &value.value).ok()).collect(),
         to_backend: HeaderNames::Listed(patterns(&spec.headers_to_upstream_on_allow)),
+        checked_later: checked_later.to_vec(),
         to_client: HeaderNames::Listed(patterns(&spec.headers_to_downstream_on_allow)),
         of_refusal,
     }
 }
 
-/// Whom a policy asks by this name; `None` if nobody is there.
-pub(crate) fn resolve(work: &mut Work<'_>, provider: &str, policy: &Arc<str>) -> Option<ExternalAuth> {
+/// Whom a policy asks by this name, in front of checks that look into these headers; `None` if nobody is there.
+pub(crate) fn resolve(
+    work: &mut Work<'_>,
+    provider: &str,
+    (policy, checked_later): (&Arc<str>, &[HeaderName]),
+) -> Option<ExternalAuth> {
     let spec =
         work.objects.meshes.values().next().into_iter().flat_map(|mesh| &mesh.spec.extension_providers);
     let Some(spec) = spec.clone().find(|spec| spec.name.value == provider) else {
@@ -177,7 +182,7 @@ pub(crate) fn resolve(work: &mut Work<'_>, provider: &str, policy: &Arc<str>) ->
         work.problems.push(mesh.warning(spec.name.referenced, message));
     }
     let protocol = match &spec.envoy_ext_authz_http {
-        Some(http) => ExternalAuthProtocol::Http(by_http(http)),
+        Some(http) => ExternalAuthProtocol::Http(by_http(http, checked_later)),
         None => ExternalAuthProtocol::Grpc { allowed_headers: Vec::new() },
     };
     let mut auth = ExternalAuth::new(Arc::clone(policy), backend, protocol);

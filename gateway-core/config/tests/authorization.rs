@@ -329,6 +329,16 @@ fn what_passes_an_authorizer_of_http_by_is_told() {
 }
 
 #[test]
+fn headers_in_which_tokens_are_looked_for_go_past_authorizers() {
+    let tokens = "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: r, namespace: shop}\nspec: {jwtRules: [{issuer: a, jwks: '{\"keys\": []}', fromHeaders: [{name: x-token}]}]}\n---\n";
+    let custom = policy("p", "shop", "{action: CUSTOM, provider: {name: http}, rules: [{}]}");
+    let snapshot = compiled(&[WORLD, PROVIDERS, tokens, &custom], &sidecar("shop/pages-0", ""));
+    let provider = authorization(&snapshot).iter().find_map(|policy| policy.provider.clone()).unwrap();
+    let ExternalAuthProtocol::Http(http) = &provider.protocol else { panic!("{provider:?}") };
+    assert_eq!(http.checked_later, ["x-token"]);
+}
+
+#[test]
 fn a_custom_rule_that_asks_for_a_token_is_told_of() {
     let tokens = "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: r, namespace: shop}\nspec: {jwtRules: [{issuer: a, jwks: '{\"keys\": []}'}]}\n---\n";
     for (field, told) in [("requestPrincipals", true), ("notRequestPrincipals", false)] {

@@ -19,6 +19,9 @@ const DEFECTS: &[(&str, &str)] = &[
     ("spec: {", "spec: {nonsense: 1, "),
     ("namespace: shop}", "namespace: shop, creationTimestamp: zz}"),
     ("namespace: shop}", "namespace: shop, labels: 5}"),
+    ("namespace: shop}", "namespace: shop, nonsense: 1}"),
+    ("security.istio.io/v1", "v1"),
+    ("istio.io/v1", "istio/v1"),
     ("name: p, ", ""),
     ("name: p", "name: [p]"),
     ("istio.io/v1", "istio.io/v2"),
@@ -46,6 +49,11 @@ const DEFECTS: &[(&str, &str)] = &[
 /// Those that leave nothing of the namespace.
 const WITHOUT_NAMESPACE: &[(&str, &str)] = &[
     ("namespace: shop}", "namespace: [shop]}"),
+    ("namespace: shop", "namespce: shop"),
+    ("namespace: shop", "Namespace: shop"),
+    ("namespace: shop", "namespace: Shop"),
+    ("namespace: shop", "namespace: 'shop '"),
+    ("namespace: shop", "namespace: '${NAMESPACE}'"),
     ("metadata: {name: p, namespace: shop}\n", ""),
     ("metadata: {name: p, namespace: shop}", "metadata: shop"),
     ("name: p, namespace: shop}", "name: p, namespace: shop, namespace: other}"),
@@ -122,6 +130,43 @@ fn one_that_does_not_even_tell_its_namespace_shuts_the_mesh() {
             let told = format!("{told} the mesh, for its namespace cannot be told");
             assert!(found.len() == 1 && found[0].contains(&told), "{text} {found:?}");
         }
+    }
+}
+
+#[test]
+fn one_that_runs_into_another_object_is_not_lost() {
+    let service =
+        "apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: shop}\nspec: {ports: [{port: 80}]}\n";
+    for kind in KINDS {
+        let policy = GOOD.replace("KIND", kind);
+        for text in [service.to_owned() + &policy, policy + service] {
+            assert_eq!(in_force(&at_pages(&text)), shut(kind).0, "{text}");
+        }
+    }
+}
+
+#[test]
+fn what_speaks_of_kinds_is_none() {
+    for text in [
+        "resources: [a.yaml]\npatches:\n- target:\n    kind: AuthorizationPolicy\n  path: [\n",
+        "templates:\n  mesh:\n    kind: Mesh\n  x: [\n",
+    ] {
+        assert_eq!(in_force(&at_pages(text)), (true, MtlsMode::Permissive), "{text}");
+    }
+    let nested = "items: [\n{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {namespace: shop}\n";
+    assert_eq!(in_force(&at_pages(nested)).0, false, "an object that is further in");
+}
+
+#[test]
+fn a_kind_that_is_being_written_takes_nothing_out_of_force() {
+    let deny = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: shop}\nspec: {action: DENY, rules: [{}]}\n";
+    let before = at_pages(deny);
+    assert!(!in_force(&before).0);
+    for kind in ["Aut", "AuthPolicy", "AuthorizationPoli"] {
+        let text = deny.replace("AuthorizationPolicy", kind);
+        let options = sidecar("shop/pages-0", "");
+        let after = compile(&source(&[WORLD, &text]), &options, Some(&before));
+        assert!(!in_force(&after).0, "{kind} {:?}", problems(&after));
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use http::header::{CONTENT_TYPE, LOCATION, SET_COOKIE, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
-use http_body_util::{BodyExt, Collected, Limited};
+use http_body_util::{BodyExt, Collected, LengthLimitError, Limited};
 use tokio::time::{Instant, timeout_at};
 use tower_service::Service;
 use towpath_gateway_core::{Body, Connection, Context, Fault, GrpcStatus, Request, Response, is_grpc};
@@ -18,10 +18,10 @@ use super::{
     ExternalAuth, ExternalAuthProtocol, ExternalBody, ExternalHttp, grpc, grpc_answer, http as plain,
 };
 
-/// Bytes of an answer that are read, if it is not the client's.
+/// Bytes of a 200 by HTTP that are read: they are nobody's.
 const MAX_ANSWER: usize = 64 << 10;
 
-/// Bytes of a refusal that are read.
+/// Bytes of a refusal that are read, and of an answer by gRPC, which may be one.
 const MAX_REFUSAL: usize = 1 << 20;
 
 /// Asks the service of `auth` about a request: its head, whose extensions hold its [`Context`], and as much of its body as
@@ -48,6 +48,7 @@ where
         Ok(Answer::Http(verdict)) => verdict,
         Ok(Answer::Grpc(response)) => grpc_answer::verdict(response, head, connection(head))
             .map_err(|why| auth.failed(format!("the service's answer: {why}")))?,
+        Ok(Answer::TooLong) => return Err(auth.failed("the service's answer has more than 1 MiB")),
         Err(_) if auth.fail_open => ExternalVerdict::Allow(unasked(auth, head)),
         Err(fault) => return Err(fault),
     };
@@ -77,7 +78,9 @@ where
     question.extensions_mut().insert(record(None, auth));
     let until = Instant::now() + auth.timeout;
     let answer = in_time(auth, until, called(service, auth, question)).await??;
-    Ok(grpc_answer::allows(&in_time(auth, until, grpc_message(auth, answer)).await??))
+    Ok(in_time(auth, until, grpc_message(auth, answer))
+        .await??
+        .is_some_and(|answer| grpc_answer::allows(&answer)))
 }
 
 async fn in_time<T>(auth: &ExternalAuth, until: Instant, work: impl Future<Output = T>) -> Result<T, Fault> {
@@ -130,6 +133,7 @@ fn record(context: Option<&Context>, auth: &ExternalAuth) -> Context {
 enum Answer {
     Http(ExternalVerdict),
     Grpc(CheckResponse),
+    TooLong,
 }
 
 async fn answered<A>(
@@ -148,7 +152,8 @@ where
             Answer::Http(http_verdict(auth, http, head, until, answer).await?)
         }
         ExternalAuthProtocol::Grpc { .. } => {
-            Answer::Grpc(in_time(auth, until, grpc_message(auth, answer)).await??)
+            let message = in_time(auth, until, grpc_message(auth, answer)).await??;
+            message.map_or(Answer::TooLong, Answer::Grpc)
         }
     })
 }
@@ -184,16 +189,21 @@ async fn http_verdict(
     Ok(ExternalVerdict::Deny(plain::refusal(head, body, &http.of_refusal)))
 }
 
-async fn grpc_message(auth: &ExternalAuth, answer: Response) -> Result<CheckResponse, Fault> {
+/// `None`: it is longer than what is read. It may be a refusal, and does not let pass, whatever else is said.
+async fn grpc_message(auth: &ExternalAuth, answer: Response) -> Result<Option<CheckResponse>, Fault> {
     let (head, body) = answer.into_parts();
     if head.status != StatusCode::OK || !is_grpc(&head.headers) {
         return Err(auth.failed(format!("the service answered {}, and not as gRPC", head.status)));
     }
-    let body = Limited::new(body, MAX_ANSWER).collect().await;
-    let body = body.map_err(|error| auth.failed("the service's answer broke off").with_source(error))?;
+    let body = match Limited::new(body, MAX_REFUSAL).collect().await {
+        Ok(body) => body,
+        Err(error) if error.is::<LengthLimitError>() => return Ok(None),
+        Err(error) => return Err(auth.failed("the service's answer broke off").with_source(error)),
+    };
     let trailers = body.trailers().cloned();
     let trailers = trailers.unwrap_or(head.headers);
     grpc_answer::message(&body.to_bytes(), &trailers)
+        .map(Some)
         .map_err(|error| auth.failed(format!("the service's answer: {error}")))
 }
 

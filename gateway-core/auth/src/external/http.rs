@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::header::{
-    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, WWW_AUTHENTICATE,
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, LOCATION, WWW_AUTHENTICATE,
 };
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -73,9 +73,12 @@ pub(super) fn changes(answer: &HeaderMap, http: &ExternalHttp, sent: &HeaderMap)
     }
 }
 
-/// What a client sent under names of the service.
+/// What a client sent under names of the service. Credentials that are checked behind it are not claims of who the client is.
 pub(super) fn reserved(http: &ExternalHttp, sent: &HeaderMap) -> Vec<HeaderName> {
-    let reserved = |name: &&HeaderName| !is_framing(name) && http.to_backend.reserves(name);
+    let is_checked =
+        |name: &HeaderName| [AUTHORIZATION, COOKIE].contains(name) || http.checked_later.contains(name);
+    let reserved =
+        |name: &&HeaderName| !is_framing(name) && !is_checked(name) && http.to_backend.reserves(name);
     sent.keys().filter(reserved).cloned().collect()
 }
 

@@ -74,8 +74,10 @@ pub struct ExternalHttp {
     /// Headers that are sent in place of the client's.
     pub added_headers: HeaderMap,
     /// Headers of a 200 that go on to the backend. What a client sends under a name that is listed, or that a prefix or
-    /// suffix matches, never goes on.
+    /// suffix matches, never goes on, but for `Authorization`, `Cookie` and [`checked_later`](Self::checked_later).
     pub to_backend: HeaderNames,
+    /// Headers in which checks behind this one look for credentials.
+    pub checked_later: Vec<HeaderName>,
     /// Headers of a 200 that are added to the backend's answer.
     pub to_client: HeaderNames,
     /// Headers of a refusal that the client gets; always `WWW-Authenticate` and `Location`.
@@ -90,6 +92,7 @@ impl Default for ExternalHttp {
             allowed_headers: Vec::new(),
             added_headers: HeaderMap::new(),
             to_backend: HeaderNames::NONE,
+            checked_later: Vec::new(),
             to_client: HeaderNames::NONE,
             of_refusal: HeaderNames::All,
         }

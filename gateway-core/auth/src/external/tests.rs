@@ -127,6 +127,18 @@ fn what_the_service_may_set_a_client_cannot_forge() {
 }
 
 #[test]
+fn credentials_that_are_checked_behind_it_go_on() {
+    let sent = &[("authorization", "Bearer a"), ("cookie", "t=a"), ("x-token", "a"), ("x-user", "root")];
+    let checked_later = vec!["x-token".parse().unwrap()];
+    let http = ExternalHttp { checked_later, ..taking(&["authorization", "cookie", "x-*"]) };
+    assert_eq!(passed(&[], &http, sent), ["authorization: Bearer a", "cookie: t=a", "x-token: a"]);
+    assert_eq!(
+        passed(&[("authorization", "Bearer b"), ("x-token", "b")], &http, sent),
+        ["authorization: Bearer b", "cookie: t=a", "x-token: b"]
+    );
+}
+
+#[test]
 fn names_of_the_service_may_end_or_begin_in_anything() {
     for (listed, answer, client, expected) in [
         (

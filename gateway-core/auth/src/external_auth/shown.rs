@@ -27,19 +27,26 @@ pub(super) async fn shown(auth: &ExternalAuth, request: &mut Request) -> Result<
         return Err(too_large());
     }
     let mut body = mem::take(request.body_mut());
-    let (mut read, mut trailers) = (BytesMut::new(), None);
+    let (mut read, mut trailers, mut ended) = (BytesMut::new(), None, false);
     let enough = if auth.partial_body { auth.max_body } else { auth.max_body.saturating_add(1) };
     while read.len() < enough {
         match body.frame().await {
-            None => break,
+            None => {
+                ended = true;
+                break;
+            }
             Some(Err(error)) => return Err(Fault::new(Reason::ClientGone).with_source(error)),
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => read.extend_from_slice(&data),
-                Err(frame) => trailers = frame.into_trailers().ok(),
+                Err(frame) => {
+                    (trailers, ended) = (frame.into_trailers().ok(), true);
+                }
             },
         }
     }
-    let partial = longer || read.len() > auth.max_body;
+    // Of a body whose end was not seen there may be more.
+    let partial =
+        longer || read.len() > auth.max_body || (auth.partial_body && !ended && !body.is_end_stream());
     if partial && !auth.partial_body {
         return Err(too_large());
     }

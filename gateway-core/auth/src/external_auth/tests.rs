@@ -195,6 +195,31 @@ async fn of_a_longer_body_the_beginning_is_shown_and_all_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_body_whose_end_is_not_seen_is_not_called_whole() {
+    let auth = ExternalAuth { partial_body: true, ..auth(3) };
+    for (body, partial) in
+        [(Body::from("abc"), false), (Body::from("ab"), false), (stream(2), false), (stream(3), true)]
+    {
+        let mut request = request(body);
+        assert_eq!(super::shown::shown(&auth, &mut request).await.unwrap().partial, partial);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grpc_answer_that_is_too_long_refuses_even_if_failures_pass() {
+    let grpc = ExternalAuthProtocol::Grpc { allowed_headers: Vec::new() };
+    let open = ExternalAuth { fail_open: true, protocol: grpc, ..auth(0) };
+    let (answer, _, seen) = through(Some(open), request(Body::empty()), || {
+        let answer = http::Response::builder().header("content-type", "application/grpc");
+        Ok(answer.header("grpc-status", "0").body(Body::from(vec![0; (1 << 20) + 1])).unwrap())
+    })
+    .await;
+    let fault = answer.unwrap_err();
+    assert_eq!((fault.reason(), seen.len()), (Reason::ExternalAuthFailed, 1));
+    assert!(fault.detail().contains("more than 1 MiB"), "{}", fault.detail());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refusal_whose_body_does_not_come_is_one_within_the_time() {
     let began = tokio::time::Instant::now();
     let (response, context, seen) = through(Some(auth(0)), request(Body::empty()), || {

@@ -115,6 +115,16 @@ impl RequestAuthentications {
         &self.rules
     }
 
+    /// The headers in which tokens are looked for, besides `Cookie`.
+    pub fn headers(&self) -> Vec<HeaderName> {
+        let locations = self.rules.iter().flat_map(|rule| &rule.locations);
+        let header = |location: &TokenLocation| match location {
+            TokenLocation::Header { name, .. } => Some(name.clone()),
+            TokenLocation::Param(_) | TokenLocation::Cookie(_) => None,
+        };
+        locations.filter_map(header).collect()
+    }
+
     /// Checks the tokens of a request, writes into it what the rule says, and answers with the token that was taken. A request
     /// without a token passes; so does one in which some rule takes all the tokens in its places, and the first such rule is
     /// the one that is carried out (Envoy, `requires_any`).
