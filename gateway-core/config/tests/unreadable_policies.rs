@@ -154,7 +154,7 @@ fn what_speaks_of_kinds_is_none() {
         assert_eq!(in_force(&at_pages(text)), (true, MtlsMode::Permissive), "{text}");
     }
     let nested = "items: [\n{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {namespace: shop}\n";
-    assert_eq!(in_force(&at_pages(nested)).0, false, "an object that is further in");
+    assert!(!in_force(&at_pages(nested)).0, "an object that is further in");
 }
 
 #[test]

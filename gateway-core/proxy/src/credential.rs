@@ -175,6 +175,7 @@ fn from_directory(dir: &Path, readiness: Readiness, gauges: Gauges) -> Result<Id
     let credential = read(dir)?;
     let watch = watch.map_err(|error| format!("cannot watch {}: {error}", dir.display()))?;
     gauges.certificate(credential.not_after());
+    tell_of_roots(&credential);
     let identity = Identity::new(credential);
     tokio::spawn(follow(dir.to_owned(), watch, identity.clone(), readiness, gauges));
     Ok(identity)
@@ -189,11 +190,14 @@ fn read(dir: &Path) -> Result<Credential, Failure> {
         CertificateDer::pem_slice_iter(&pem).next().ok_or_else(|| named(CredentialError::NoCertificate))?;
     let leaf = leaf.map_err(|why| named(CredentialError::Pem(why)))?;
     let svid = Svid::read(&leaf).map_err(|why| named(why.into()))?;
-    let credential = Credential::from_dir(dir, svid.id.trust_domain().parse()?)?;
+    Ok(Credential::from_dir(dir, svid.id.trust_domain().parse()?)?)
+}
+
+/// Tells of roots that are of no use now.
+fn tell_of_roots(credential: &Credential) {
     for root in credential.bundle().out_of_time(SystemTime::now()) {
-        tracing::warn!("{}: {root}: it vouches for nobody now", dir.join("ca.crt").display());
+        tracing::warn!("{root}: it vouches for nobody now");
     }
-    Ok(credential)
 }
 
 /// Takes new files into use; a broken new pair keeps the old one for as long as that holds.
@@ -235,6 +239,7 @@ fn take(credential: Credential, identity: &Identity, gauges: &Gauges) {
         return;
     }
     gauges.certificate(credential.not_after());
+    tell_of_roots(&credential);
     match before {
         Some(before) if before.id() != credential.id() => {
             tracing::warn!("certificate for {} in use: it was for {} before", credential.id(), before.id());

@@ -30,6 +30,8 @@ pub(crate) struct Resources {
     last: Source,
     // Something changed that was not read yet.
     woken: bool,
+    /// The error that was told of last.
+    told: String,
 }
 
 struct Plane {
@@ -59,7 +61,7 @@ impl Resources {
                 }
             }
         }
-        Ok(Self { paths, watch: None, plane, last: Source::default(), woken: false })
+        Ok(Self { paths, watch: None, plane, last: Source::default(), woken: false, told: String::new() })
     }
 
     /// The first state. An unreadable path is an error; a plane that is not there is waited for.
@@ -95,13 +97,22 @@ impl Resources {
             let settled = self.settled().await;
             self.woken = false;
             match settled {
-                Ok(source) if source.files().eq(self.last.files()) => {}
+                Ok(source) if source.files().eq(self.last.files()) => self.told.clear(),
                 Ok(source) => {
+                    self.told.clear();
                     self.last = source.clone();
                     return source;
                 }
-                Err(error) => tracing::error!("{error}; the configuration before stays in force"),
+                Err(error) => self.tell(error.to_string()),
             }
+        }
+    }
+
+    /// What was told is not told again: the log may be in the very directory that is watched.
+    fn tell(&mut self, error: String) {
+        if error != self.told {
+            tracing::error!("{error}; the configuration before stays in force");
+            self.told = error;
         }
     }
 

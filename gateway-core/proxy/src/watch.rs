@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{ErrorKind, Event, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -26,6 +26,8 @@ pub(crate) struct Watch {
     places: Vec<Option<Place>>,
     // Some of them could not be watched, and the watch is that of before.
     stale: bool,
+    // That was told of.
+    told: bool,
     tell: mpsc::Sender<()>,
     changes: mpsc::Receiver<()>,
     // A change that was seen and not told yet.
@@ -47,7 +49,16 @@ impl Watch {
         let (tell, changes) = mpsc::channel(1);
         let places = places(paths);
         let watcher = watcher(paths, &tell)?;
-        Ok(Self { watcher, paths: paths.to_vec(), places, stale: false, tell, changes, seen: false })
+        Ok(Self {
+            watcher,
+            paths: paths.to_vec(),
+            places,
+            stale: false,
+            told: false,
+            tell,
+            changes,
+            seen: false,
+        })
     }
 
     /// Waits for a change, and until the burst that it belongs to is over. Dropping the future loses no change.
@@ -55,7 +66,11 @@ impl Watch {
         while !self.seen {
             self.seen = match timeout(LOOK_AGAIN, self.changes.recv()).await {
                 Ok(_) => true,
-                Err(_) if self.stale => self.follow(),
+                Err(_) if self.stale => {
+                    self.follow();
+                    // What is there and cannot be watched is looked at.
+                    !self.stale || self.paths.iter().all(|path| path.exists())
+                }
                 Err(_) => places(&self.paths) != self.places,
             };
         }
@@ -68,17 +83,22 @@ impl Watch {
     }
 
     /// Watches what the paths stand for now, before anybody reads it: the kernel watches directories and not their names, and
-    /// a new one may have the number of the old. Whether that could be done.
-    fn follow(&mut self) -> bool {
+    /// a new one may have the number of the old.
+    fn follow(&mut self) {
         let places = places(&self.paths);
         let watched = watcher(&self.paths, &self.tell);
         self.stale = watched.is_err();
         match watched {
-            Ok(watcher) => (self.watcher, self.places) = (watcher, places),
+            Ok(watcher) => (self.watcher, self.places, self.told) = (watcher, places, false),
             // A path that is gone is told by whoever reads it.
-            Err(error) => tracing::debug!("cannot watch the configuration: {error}"),
+            Err(error) if matches!(error.kind, ErrorKind::PathNotFound) => {}
+            Err(error) if self.told => tracing::debug!("cannot watch the configuration: {error}"),
+            Err(error) => {
+                self.told = true;
+                let every = LOOK_AGAIN.as_secs();
+                tracing::warn!("cannot watch the configuration, and look at it every {every} s: {error}");
+            }
         }
-        !self.stale
     }
 }
 

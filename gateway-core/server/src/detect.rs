@@ -34,7 +34,7 @@ pub struct Detect<H, O> {
 }
 
 impl<H, O> Detect<H, O> {
-    /// How long a client may be silent. Clients of HTTP that open connections ahead of need, and use them later, open others.
+    /// How long a client may take to show what it speaks. Clients of HTTP that open connections ahead of need, and use them later, open others.
     pub const LIMIT: Duration = Duration::from_secs(5);
 
     /// Waits for what a client speaks for [`Detect::LIMIT`].

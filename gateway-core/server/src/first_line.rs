@@ -13,49 +13,74 @@ pub(crate) const LONGEST: usize = 1024;
 /// The verdict on the bytes so far; `None` while more may change it.
 ///
 /// A method, a space and a target (RFC 9112 section 3) are HTTP; the preface of HTTP/2 has them, too. Applications take more
-/// than that, empty lines before it, other spaces, methods of any letters: such a line is HTTP if it names its version. It is
-/// refused then by who serves HTTP; as a stream it would reach the application past all that holds for requests.
+/// than that: blanks before it, other blanks between, methods of any letters. What begins so is HTTP as soon as its target
+/// begins or it names a version, before the line has ended. It is refused then by who serves HTTP; as a stream it would reach the
+/// application past all that holds for requests.
 pub(crate) fn shows(seen: &[u8]) -> Option<Shown> {
     let (seen, cut) = match seen.get(..LONGEST) {
         Some(most) => (most, true),
         None => (seen, false),
     };
-    let begin = seen.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
-    let Some(line) = begin.and_then(|begin| seen.get(begin..)) else { return cut.then_some(Shown::Opaque) };
-    let method = line.iter().take_while(|byte| is_of_a_method(**byte)).count();
-    let (method, rest) = line.split_at(method);
+    // Nothing but blanks, for so long, is for whoever skips them.
+    let unsettled = |at_last: Shown| cut.then_some(at_last);
+    let line = without_blanks(seen);
+    if BOM.starts_with(line) {
+        return unsettled(Shown::Http);
+    }
+    let line = without_blanks(line.strip_prefix(BOM).unwrap_or(line));
+    let length = line.iter().take_while(|byte| is_of_a_method(**byte)).count();
+    let (method, rest) = line.split_at(length);
+    let is_usual = method.iter().all(|byte| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_'));
+    if method.is_empty() && line.is_empty() {
+        return unsettled(Shown::Http);
+    }
+    if !rest.is_empty() && !method.iter().any(u8::is_ascii_alphabetic) {
+        return Some(Shown::Opaque);
+    }
     match rest {
-        _ if method.is_empty() => Some(Shown::Opaque),
-        [] if cut => Some(Shown::Opaque),
-        [] => None,
-        [b' ' | b'\t', ..] => of_target(method, rest, line).or_else(|| cut.then(|| of_what_there_is(rest))),
+        [] => unsettled(if is_usual { Shown::Http } else { Shown::Opaque }),
+        // It may be the end of the line.
+        [b'\r'] => unsettled(Shown::Opaque),
+        [b'\r', b'\n', ..] | [b'\n', ..] => Some(Shown::Opaque),
+        [blank, ..] if is_blank(*blank) => of_target(method, is_usual, rest).or_else(|| {
+            let target = without_blanks(rest);
+            unsettled(if matches!(target, [] | [b'/', ..]) { Shown::Http } else { Shown::Opaque })
+        }),
         _ => Some(Shown::Opaque),
     }
 }
 
-fn of_target(method: &[u8], rest: &[u8], line: &[u8]) -> Option<Shown> {
-    let usual = method.iter().all(|byte| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_'));
+/// What comes behind a method and a blank.
+fn of_target(method: &[u8], is_usual: bool, rest: &[u8]) -> Option<Shown> {
+    let end = rest.iter().position(|byte| *byte == b'\n');
+    let line = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+    let target = without_blanks(line);
     // Origin form, asterisk form, absolute form.
-    let target = rest.get(1..).unwrap_or_default();
-    if usual
-        && rest.starts_with(b" ")
-        && [&b"/"[..], b"* ", b"http://", b"https://"].iter().any(|form| target.starts_with(form))
-    {
+    if is_usual && [&b"/"[..], b"* ", b"http://", b"https://"].iter().any(|form| target.starts_with(form)) {
         return Some(Shown::Http);
     }
-    if line.contains(&0) {
-        return Some(Shown::Opaque);
+    let is_version = |at: &[u8]| {
+        let [blank, name @ .., digit] = at else { return false };
+        is_blank(*blank) && name.eq_ignore_ascii_case(b"HTTP/") && digit.is_ascii_digit()
+    };
+    if line.windows(7).any(is_version) {
+        return Some(Shown::Http);
     }
-    let end = line.iter().position(|byte| *byte == b'\n')?;
-    let line = line.get(..end).unwrap_or_default();
-    let names_version = line.windows(5).any(|window| window.eq_ignore_ascii_case(b"HTTP/"));
-    Some(if names_version { Shown::Http } else { Shown::Opaque })
+    let is_binary = line.contains(&0) && !method.iter().all(u8::is_ascii_alphabetic);
+    (end.is_some() || is_binary).then_some(Shown::Opaque)
 }
 
-/// A line without an end.
-fn of_what_there_is(rest: &[u8]) -> Shown {
-    let target = rest.iter().find(|byte| !matches!(byte, b' ' | b'\t'));
-    if target == Some(&b'/') { Shown::Http } else { Shown::Opaque }
+/// A mark of byte order (UTF-8), which some skip.
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// What somebody takes for a blank in a request line: those of ASCII, its separators, and those of Latin-1.
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | 0x0b | 0x0c | 0x1c..=0x1f | 0x85 | 0xa0)
+}
+
+fn without_blanks(bytes: &[u8]) -> &[u8] {
+    let begin = bytes.iter().position(|byte| *byte != b'\n' && !is_blank(*byte));
+    bytes.get(begin.unwrap_or(bytes.len())..).unwrap_or_default()
 }
 
 /// Characters of a token (RFC 9110 section 5.6.2).
@@ -86,8 +111,16 @@ mod tests {
             // What servers are lenient about.
             (b"\r\n", None),
             (b"\r\n\nGET /", Some(Shown::Http)),
-            (b"GET  /admin", None),
-            (b"GET  /admin HTTP/1.1\r\n", Some(Shown::Http)),
+            (b"GET  /", Some(Shown::Http)),
+            (b"GET \0", None),
+            (b"get /admin HTTP/1", Some(Shown::Http)),
+            (b"get /admin HTTP/1.0\r\n\r\n\0", Some(Shown::Http)),
+            (b"\t GET /", Some(Shown::Http)),
+            (b"\xef\xbb\xbf", None),
+            (b"\xef\xbb\xbfGET /", Some(Shown::Http)),
+            (b"GET\x0b/", Some(Shown::Http)),
+            (b"GET\xa0/", Some(Shown::Http)),
+            (b"GET\r/", Some(Shown::Http)),
             (b"GET\t/admin\thttp/1.1\n", Some(Shown::Http)),
             (b"get", None),
             (b"get /admin HTTP/1.0\r\n", Some(Shown::Http)),
@@ -95,7 +128,13 @@ mod tests {
             (b"GET admin HTTP/1.1\r\n", Some(Shown::Http)),
             // Others.
             (b" /", Some(Shown::Opaque)),
+            (b"PING\r", None),
             (b"PING\r\n", Some(Shown::Opaque)),
+            (b"get page:http/1\r\n", Some(Shown::Opaque)),
+            (b"get http/a\r\n", Some(Shown::Opaque)),
+            (b"23 <34>1 2026", Some(Shown::Opaque)),
+            (b"0032git-upload-pack /a\0host=a", Some(Shown::Opaque)),
+            (b"\x0bMSH|^~\\&|a", Some(Shown::Opaque)),
             (b"*1\r\n$4\r\nPING\r\n", Some(Shown::Opaque)),
             (b"get key\r\n", Some(Shown::Opaque)),
             (b"EHLO host.example\r\n", Some(Shown::Opaque)),
@@ -121,12 +160,16 @@ mod tests {
             assert_eq!(shows(line.get(..LONGEST - 1).unwrap().as_bytes()), None, "{begin}");
             assert_eq!(shows(line.as_bytes()), Some(shown), "{begin}");
         }
-        assert_eq!(shows(&[b'\n'; LONGEST]), Some(Shown::Opaque));
+        for blanks in [&b"\n"[..], b"\r\n", b" ", b"GET "] {
+            let line = [blanks, &blanks.get(blanks.len() - 1..).unwrap().repeat(LONGEST)].concat();
+            assert_eq!(shows(&line), Some(Shown::Http), "{blanks:?}");
+        }
+        assert_eq!(shows(&[b'A'; LONGEST]), Some(Shown::Http));
     }
 
     proptest! {
         #[test]
-        fn more_bytes_never_change_a_verdict(bytes in "[A-Cht /*:\r\n\t-]{0,24}", at in 0_usize..24) {
+        fn more_bytes_never_change_a_verdict(bytes in "[A-Cht /*:1\r\n\t\0\x0b-]{0,24}", at in 0_usize..24) {
             let early = shows(bytes.as_bytes().get(..at).unwrap_or(bytes.as_bytes()));
             prop_assert!(early.is_none() || early == shows(bytes.as_bytes()));
         }

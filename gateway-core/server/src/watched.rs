@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::first_line::{Shown, shows};
 
-/// Ends the stream where it turns out to be HTTP after all: until then no whole request line went through it. A server that
+/// Ends the stream where it turns out to be HTTP after all, before its request line is whole. A server that
 /// speaks first is none of HTTP, and from its first byte on nothing is looked at.
 pub(crate) struct Watched<T> {
     inner: T,

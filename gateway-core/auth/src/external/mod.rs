@@ -54,6 +54,7 @@ impl Policy for ExternalAuth {}
 
 /// How an authorization service is spoken to. Of the client's headers it sees what is listed, never those of one hop.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)] // one for each policy, and behind an `Arc`
 pub enum ExternalAuthProtocol {
     /// A request like the client's: 200 allows, a 5xx is a failure of the service, and any other answer is the client's.
     Http(ExternalHttp),

@@ -97,7 +97,10 @@ pub(crate) fn capture(args: &CaptureArgs) -> Result<ExitCode, Failure> {
             let capture = args.capture()?;
             let tool = apply::chosen(args.tool)?;
             apply::up(tool, &capture)?;
-            print(&format_args!("connections are captured; those of user {} are not\n", args.uid));
+            print(&format_args!(
+                "connections are captured; those of user {} to elsewhere are not\n",
+                args.uid
+            ));
         }
         CaptureCommand::Down { tool } => {
             let removed = apply::down(*tool)?;
