@@ -1,7 +1,7 @@
 //! Asks the external authorizers that CUSTOM policies name.
 //!
-//! - **reads** what [`AuthorizeLayer`](crate::AuthorizeLayer) reads; the request's head, and its body as far as a provider's
-//!   settings say
+//! - **reads** what [`AuthorizeLayer`](crate::AuthorizeLayer) reads, but no token: none is checked yet; the request's head, and
+//!   its body as far as a provider's settings say
 //! - **writes** what a provider asks for: headers towards the backend and towards the client, and the query
 //! - **ends a request with** the provider's own answer (`ExternalDenied` in the log, with the policy); `ExternalAuthFailed`
 //!   if it could not be asked, or is not there; `BodyTooLarge` (413)

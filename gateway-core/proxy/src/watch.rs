@@ -185,6 +185,15 @@ mod tests {
         assert!(seen(&mut watch).await);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn what_is_there_and_not_watched_is_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let begun = tokio::time::Instant::now();
+        let mut watch = Watch { stale: true, ..Watch::start(&[dir.path().to_owned()]).unwrap() };
+        assert!(seen(&mut watch).await && begun.elapsed() >= LOOK_AGAIN);
+        assert!(!watch.stale, "it could be watched meanwhile");
+    }
+
     /// Waits until nothing more is told of what was done before.
     async fn quiet(watch: &mut Watch) {
         while timeout(SETTLE * 4, watch.changed()).await.is_ok() {}

@@ -112,7 +112,7 @@ impl ExternalHttp {
 pub struct ExternalBody {
     /// Its beginning, or all of it.
     pub bytes: Bytes,
-    /// Whether there is more.
+    /// Whether there is more, or may be: its end was not seen.
     pub partial: bool,
 }
 
